@@ -1,0 +1,88 @@
+# `make help` lists what there is to type. Everything that make makes is in .venv, .build and .local.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+
+FOR_TOOLS := python3-venv
+FOR_CONTAINERS := podman runc netavark aardvark-dns iptables mmdebstrap openssh-client
+FOR_TESTS := chromium chromium-driver
+PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks
+
+##@ A first look
+.PHONY: up
+up: fleet ## Set up everything: tools, a fleet of containers, the site on it
+	ansible-playbook site.yml
+	ansible-playbook playbooks/status.yml
+	@echo
+	@echo "The site is up: http://127.0.0.1:8080/"
+	@python -c "import json; print('Sign in with the password', json.load(open('.local/secrets.json'))['password'])"
+
+.PHONY: fleet
+fleet: tools packages-containers
+	@python scripts/local_secrets.py .local/secrets.json
+	ansible-playbook playbooks/fleet_create.yml
+
+.PHONY: status
+status: tools ## Show every process of the local fleet
+	ansible-playbook playbooks/status.yml
+
+.PHONY: down
+down: tools ## Remove the local fleet
+	ansible-playbook playbooks/fleet_destroy.yml
+
+##@ Work on it
+.PHONY: test
+test: check app-browser molecule ## Run every test: check, the browser, molecule with testinfra
+
+.PHONY: check
+check: lint fast-tests ## Run what takes seconds: linters, and tests without a container
+
+.PHONY: lint
+lint: tools
+	ruff format --check $(PYTHON_FILES)
+	ruff check $(PYTHON_FILES)
+	MYPYPATH=runner/src mypy --strict runner/src
+	MYPYPATH=app/src mypy --strict app/src
+	ansible-lint --offline
+
+.PHONY: fast-tests
+fast-tests: tools
+	python -m pytest -q
+
+.PHONY: molecule
+molecule: tools packages-containers ## Run molecule's scenarios on containers
+	molecule test --all
+
+.PHONY: lock
+lock: tools ## Make the lock files anew
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --group uv --output-file requirements/uv.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --group dev --output-file requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --output-file app/requirements.lock app/pyproject.toml runner/pyproject.toml
+
+.PHONY: clean
+clean: ## Remove what make made, but for the local fleet
+	rm -rf .venv .build .mypy_cache .pytest_cache .ruff_cache
+
+##@ Parts
+.PHONY: tools
+tools: .venv/.complete ## Make the virtualenv with ansible, molecule and all else
+
+.venv/.complete: requirements/uv.txt requirements/dev.txt
+	@scripts/system-packages $(FOR_TOOLS)
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
+	.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
+	@touch $@
+
+.PHONY: packages-containers
+packages-containers:
+	@scripts/system-packages $(FOR_CONTAINERS)
+
+.PHONY: help
+help: ## Show this
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
