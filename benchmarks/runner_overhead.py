@@ -1,0 +1,174 @@
+"""What does the runner cost? Bare Tornado and ``python -m eyewall`` in turns, one process each.
+
+    python benchmarks/runner_overhead.py
+
+Both serve the same application on uvloop, with the garbage collector frozen after loading and no access log,
+so that the difference is what the runner does for each request. Two cases:
+
+- ``plain``: no proxy headers; Tornado without xheaders.
+- ``proxied``: the headers that nginx sends; Tornado with ``xheaders=True``.
+
+Pairs of rounds run A B, B A, …; for each pair the ratio runner / bare is taken, and the median and the spread
+of these ratios are printed. CPU time per request (of the server, from /proc/PID/stat) is the steadier
+figure where cores are shared. Load is made by ``wrk`` on another core if there is one.
+
+Ends with status 1 if the median CPU time per request is more than 3 % above bare Tornado's.
+"""
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tornado.httpserver import HTTPServer
+from tornado.web import Application, RequestHandler
+
+HERE = Path(__file__).resolve()
+RUNNER = HERE.parent.parent / "runner" / "src"
+ALLOWED = 1.03
+PROXY_HEADERS = {
+    "X-Real-Ip": "203.0.113.9",
+    "X-Forwarded-For": "203.0.113.9",
+    "X-Scheme": "https",
+    "X-Request-Id": "4bf92f3577b34da6a3ce929d0e0e4736",
+}
+CASES: dict[str, dict[str, str]] = {"plain": {}, "proxied": PROXY_HEADERS}
+
+
+class Hello(RequestHandler):
+    def get(self) -> None:
+        self.write("hello, world\n")
+
+
+def make_app() -> Application:
+    return Application([("/", Hello)])
+
+
+async def serve_bare(port: int, xheaders: bool) -> None:
+    """Tornado's guide, with what the runner does once at the start."""
+    logging.getLogger("tornado.access").setLevel(logging.WARNING)
+    application = make_app()
+    gc.collect()
+    gc.freeze()
+    HTTPServer(application, xheaders=xheaders).listen(port, "127.0.0.1", backlog=4096)
+    await asyncio.Event().wait()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Server:
+    """A server process on the first core."""
+
+    def __init__(self, command: list[str], port: int) -> None:
+        self.port = port
+        path = os.pathsep.join(filter(None, [str(RUNNER), os.environ.get("PYTHONPATH", "")]))
+        self.process = subprocess.Popen(
+            [sys.executable, *command], env=os.environ | {"PYTHONPATH": path}, cwd=HERE.parent
+        )
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(self.process.pid, cores[:1])
+        deadline = time.monotonic() + 20
+        while not answers(port):
+            assert self.process.poll() is None, "the server did not start"
+            assert time.monotonic() < deadline, "the server does not listen"
+            time.sleep(0.05)
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def measure(server: Server, seconds: int, headers: dict[str, str]) -> tuple[float, float]:
+    """Load a server; return requests per second and its CPU microseconds per request."""
+    cores = sorted(os.sched_getaffinity(0))
+    command = ["taskset", "-c", str(cores[-1]), "wrk", "-t1", "-c32", f"-d{seconds}s"]
+    for name, value in headers.items():
+        command += ["-H", f"{name}: {value}"]
+    before = server.cpu_seconds()
+    output = subprocess.run(
+        [*command, f"http://127.0.0.1:{server.port}/"], check=True, capture_output=True, text=True
+    ).stdout
+    cpu = server.cpu_seconds() - before
+    match = re.search(r"(\d+) requests in ([\d.]+)s", output)
+    assert match, output
+    assert "Non-2xx" not in output, output
+    requests = int(match[1])
+    return requests / float(match[2]), cpu / requests * 1e6
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def spread(ratios: list[float]) -> str:
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.3f} (quartiles {low:.3f} to {high:.3f}, all {min(ratios):.3f} to {max(ratios):.3f})"
+
+
+def run_case(case: str, pairs: int, seconds: int) -> float:
+    """Measure one case, print it, and return the median ratio of CPU time per request."""
+    headers = CASES[case]
+    ports = free_port(), free_port()
+    servers: list[Server] = []
+    results: list[list[tuple[float, float]]] = [[], []]
+    try:
+        servers.append(Server([str(HERE), "--serve-bare", str(ports[0]), case], ports[0]))
+        servers.append(Server(["-m", "eyewall", "--port", str(ports[1]), f"{HERE.stem}:make_app"], ports[1]))
+        for server in servers:  # warm up
+            measure(server, 1, headers)
+        for pair in range(pairs):
+            for index in (0, 1) if pair % 2 == 0 else (1, 0):
+                results[index].append(measure(servers[index], seconds, headers))
+    finally:
+        for server in servers:
+            server.stop()
+    print(f"{case}: {pairs} pairs of {seconds} s")
+    for name, result in zip(("bare", "runner"), results, strict=True):
+        rate, cpu = (statistics.median(values) for values in zip(*result, strict=True))
+        print(f"  {name:7} {rate:7.0f} req/s {cpu:7.1f} us/req")
+    by_rate = [b[0] / a[0] for a, b in zip(*results, strict=True)]
+    by_cpu = [b[1] / a[1] for a, b in zip(*results, strict=True)]
+    print(f"  req/s   runner / bare: {spread(by_rate)}")
+    print(f"  us/req  runner / bare: {spread(by_cpu)}", flush=True)
+    return float(statistics.median(by_cpu))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure what the runner costs per request.")
+    parser.add_argument("--pairs", type=int, default=8, help="pairs of rounds in each case (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=2, help="seconds of each round (%(default)s)")
+    parser.add_argument("--case", choices=CASES, action="append", help="only this case (default: all)")
+    parser.add_argument("--serve-bare", nargs=2, metavar=("PORT", "CASE"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve_bare:
+        import uvloop  # noqa: PLC0415 - the measuring process does not need it
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve_bare(int(given.serve_bare[0]), given.serve_bare[1] == "proxied"))
+    if not shutil.which("wrk"):
+        sys.exit("wrk is needed: apt-get install -y wrk")
+    ratios = [run_case(case, given.pairs, given.seconds) for case in given.case or CASES]
+    return int(max(ratios) > ALLOWED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""The command line."""
+
+import argparse
+import asyncio
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from eyewall.errors import Refusal
+from eyewall.limits import raise_open_files
+from eyewall.log import log_to_stderr
+from eyewall.process import Options, serve
+from eyewall.proxies import LOOPBACK, parse_trusted
+from eyewall.settings import apply_settings, read_settings
+from eyewall.watchdog import dump_stacks_on_demand, limit_exit
+
+USAGE_ERROR = 2
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Refusal(f"{message} (--help lists the options)")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of ``python -m eyewall``."""
+    parser = _Parser(
+        prog="python -m eyewall",
+        description="Run a Tornado application as one production process.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "target",
+        metavar="package.module:factory",
+        help="returns the tornado.web.Application (may be a coroutine function), or is one itself",
+    )
+    add("--port", type=_port, required=True, metavar="N", help="TCP port to listen on, 1 to 65535")
+    add("--address", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add(
+        "--admin",
+        type=Path,
+        metavar="PATH",
+        help="Unix socket for health, readiness, status and metrics (default: none)",
+    )
+    add(
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="JSON object of strings, set as environment variables before the target is imported; "
+        "must not be open to other users",
+    )
+    add("--release", default="", metavar="NAME", help="reported by the admin server; set as RELEASE")
+    add("--generation", default="", metavar="NAME", help="reported by the admin server")
+    add(
+        "--trusted",
+        action="append",
+        type=_trusted,
+        metavar="ADDRESS",
+        help="address or network (10.0.0.0/8) of a proxy whose X-Real-Ip, X-Forwarded-For, X-Scheme, "
+        f"X-Forwarded-Proto and X-Request-Id are believed; repeatable (default: {', '.join(LOOPBACK)})",
+    )
+    add(
+        "--drain",
+        type=_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long connections may take to end after SIGTERM (default: %(default)g)",
+    )
+    add(
+        "--watchdog",
+        type=_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="die, with all stacks on stderr, when the loop is blocked for so long; 0: never "
+        "(default: %(default)g)",
+    )
+    add(
+        "--open-files",
+        type=_number,
+        default=0,
+        metavar="N",
+        help="open files this process must be able to have; 0: do not check (default: %(default)s)",
+    )
+    add(
+        "--backlog",
+        type=_positive,
+        default=4096,
+        metavar="N",
+        help="connections that may wait to be accepted (default: %(default)s)",
+    )
+    add("--no-uvloop", action="store_true", help="use asyncio's own event loop")
+    add(
+        "--debug",
+        action="store_true",
+        help="for development: autoreload, serve_traceback, no compiled_template_cache, "
+        "no static_hash_cache, each unless the application sets it",
+    )
+    add(
+        "--log-level",
+        choices=LEVELS,
+        default="info",
+        help="least severe messages to log (default: %(default)s)",
+    )
+    return parser  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns 0 after a drain, 2 with a sentence on stderr if it could not start."""
+    # Before anything slow: the orphan rule compares with the parent that started us.
+    parent = os.getppid()
+    try:
+        given = make_parser().parse_args(arguments)
+        settings = {} if given.settings is None else read_settings(given.settings)
+        raise_open_files(given.open_files)
+        apply_settings(settings, given.port, given.release)
+        log_to_stderr(given.port, given.log_level)
+        dump_stacks_on_demand()
+        options = Options(
+            target=given.target,
+            port=given.port,
+            address=given.address,
+            admin=given.admin and given.admin.absolute(),
+            release=given.release,
+            generation=given.generation,
+            trusted=tuple(given.trusted or LOOPBACK),
+            drain=given.drain,
+            watchdog=given.watchdog,
+            backlog=given.backlog,
+            debug=given.debug,
+        )
+        with asyncio.Runner(loop_factory=None if given.no_uvloop else _new_uvloop) as runner:
+            try:
+                runner.run(serve(options, parent))
+            finally:
+                limit_exit()
+    except Refusal as refusal:
+        if refusal.__cause__ is not None:
+            traceback.print_exception(refusal.__cause__)
+        sys.stderr.write(f"eyewall: {refusal}\n")
+        return USAGE_ERROR
+    return 0
+
+
+def _new_uvloop() -> asyncio.AbstractEventLoop:
+    import uvloop  # noqa: PLC0415 - whoever asks for --no-uvloop need not have it
+
+    return uvloop.new_event_loop()
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; allowed is 1 to 65535")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; allowed is 0 or more")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed is 1 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; allowed is 0 to 86400 seconds")
+    return seconds
+
+
+def _trusted(text: str) -> str:
+    try:
+        parse_trusted(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{error}; an address or a network is wanted, as in 10.0.0.7 or 10.0.0.0/8"
+        ) from None
+    return text

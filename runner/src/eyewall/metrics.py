@@ -1,0 +1,67 @@
+"""The process's numbers, as Prometheus wants them, read when it asks."""
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import REGISTRY
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from eyewall.admin import Status
+from eyewall.traffic import BUCKETS, NO_ANSWER
+from eyewall.watchdog import Watchdog
+
+
+class ProcessMetrics(Collector):
+    """Metrics named ``eyewall_…``; `register` adds them to prometheus_client's default registry.
+
+    That one has the process, platform and garbage collector's metrics already, and the application's.
+    """
+
+    def __init__(self, status: Status, watchdog: Watchdog) -> None:
+        self._status = status
+        self._watchdog = watchdog
+
+    def register(self) -> None:
+        REGISTRY.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        status, server = self._status, self._status.server
+        traffic = server.traffic
+        yield InfoMetricFamily(
+            "eyewall",
+            "What this process runs.",
+            {"release": status.release, "generation": status.generation, "port": str(status.port)},
+        )
+        requests = CounterMetricFamily(
+            "eyewall_requests",
+            "Requests that have ended, by method and status; code none: the client left, or made no sense.",
+            labels=["method", "code"],
+        )
+        for (method, code), number in sorted(traffic.requests.items()):
+            requests.add_metric([method, "none" if code == NO_ANSWER else str(code)], number)
+        yield requests
+        cumulative = list(accumulate(traffic.durations))
+        yield HistogramMetricFamily(
+            "eyewall_request_duration_seconds",
+            "From the request's headers read to the answer written.",
+            buckets=[
+                (bound, float(number))
+                for bound, number in zip([*map(str, BUCKETS), "+Inf"], cumulative, strict=True)
+            ],
+            sum_value=traffic.seconds,
+        )
+        for name, value, text in (
+            ("requests_in_flight", traffic.in_flight, "Requests being answered."),
+            ("connections", server.connections, "Open connections, WebSockets included."),
+            ("websockets", server.websockets, "Open WebSockets."),
+            ("loop_lag_seconds", self._watchdog.lag, "By how much the loop's last wake-up was late."),
+            ("ready", float(status.state == "ready"), "1 if this process wants requests."),
+        ):
+            yield GaugeMetricFamily(f"eyewall_{name}", text, value=value)

@@ -1,0 +1,65 @@
+"""``package.module:factory``: from a name to an application."""
+
+import importlib
+import inspect
+import re
+import traceback
+from typing import Any
+
+from tornado.web import Application
+
+from eyewall.errors import Refusal
+
+TARGET = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
+
+
+async def load(target: str) -> Application:
+    """Import the module and return its application.
+
+    The attribute is an `Application`, or a factory called without arguments, which may be a coroutine
+    function. Runs on the loop, so that a factory may use ``IOLoop.current()``.
+
+    Raises `Refusal`, with the traceback if the application's own code raised.
+    """
+    found = _find(target)
+    if not isinstance(found, Application):
+        if not callable(found):
+            raise Refusal(
+                f"{target}: is a {type(found).__name__}; wanted is a tornado.web.Application or a factory"
+            )
+        try:
+            found = found()
+            if inspect.isawaitable(found):
+                found = await found
+        except (Exception, SystemExit) as error:
+            raise Refusal(f"{target}: the factory raised {_summary(error)}") from error
+    if not isinstance(found, Application):
+        raise Refusal(f"{target}: returned a {type(found).__name__}; a tornado.web.Application is wanted")
+    return found
+
+
+def _find(target: str) -> Any:
+    match = TARGET.fullmatch(target)
+    if match is None:
+        raise Refusal(
+            f"{target!r} names no application; wanted is package.module:factory, as in board:make_app"
+        )
+    module_name, attribute = match["module"], match["attribute"]
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            raise Refusal(f"{target}: there is no module {error.name!r} on sys.path") from None
+        raise Refusal(f"{target}: importing {module_name} raised {_summary(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise Refusal(f"{target}: importing {module_name} raised {_summary(error)}") from error
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise Refusal(f"{target}: {module_name} has no attribute {attribute!r}") from None
+    return found
+
+
+def _summary(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()

@@ -1,0 +1,58 @@
+"""A blocked loop leaves its stack in the log and dies; supervisord starts it again."""
+
+import asyncio
+import faulthandler
+import signal
+
+INTERVAL = 1.0  # seconds
+EXIT_SECONDS = 10.0
+
+
+class Watchdog:
+    """Re-arms ``faulthandler.dump_traceback_later(seconds, exit=True)`` from the loop, about once a second.
+
+    The timer is a thread in C that needs no GIL: a loop that hangs in C code is caught as well. The process
+    ends with status 1 and the stacks of all its threads on stderr. 0 seconds: no watchdog.
+
+    The timer is on the monotonic clock: a process that SIGSTOP stopped for longer dies on SIGCONT.
+
+    `lag` is by how many seconds the last wake-up was late: how long everything waited for the loop.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.lag = 0.0
+        self._seconds = seconds
+        self._interval = min(INTERVAL, seconds / 4) if seconds else INTERVAL
+        self._due = 0.0
+        self._next: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Start to watch. Not before the application is loaded: a factory may take its time."""
+        loop = asyncio.get_running_loop()
+        self._due = loop.time()
+        self._beat(loop)
+
+    def stop(self) -> None:
+        """Stop to watch."""
+        if self._next is not None:
+            self._next.cancel()
+            faulthandler.cancel_dump_traceback_later()
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        self.lag = max(0.0, now - self._due)
+        self._due = now + self._interval
+        if self._seconds:
+            faulthandler.dump_traceback_later(self._seconds, exit=True)
+        self._next = loop.call_at(self._due, self._beat, loop)
+
+
+def dump_stacks_on_demand() -> None:
+    """Dump all stacks to stderr when the process crashes, or on SIGUSR1 (and go on then)."""
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+
+
+def limit_exit() -> None:
+    """Give the interpreter a time to exit in: it waits for every thread, and a thread may hang for ever."""
+    faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)

@@ -1,0 +1,31 @@
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "src")]
+
+from eyewall_harness import Eyewall  # noqa: E402 - found through the line above
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Eyewall]]:
+    """Start processes that are gone at the end of the test; see `Eyewall` for the arguments."""
+    started: list[Eyewall] = []
+
+    def start(*arguments: str, port: int = 0) -> Eyewall:
+        started.append(Eyewall(tmp_path, *(arguments or ("eyewall_sample:make_app",)), port=port))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+        sys.stdout.write(server.log)  # pytest shows it if the test failed
+
+
+@pytest.fixture
+def server(start: Callable[..., Eyewall]) -> Eyewall:
+    """Start a process with every default, and wait until it is ready."""
+    return start().ready()

@@ -1,0 +1,250 @@
+"""Runs ``python -m eyewall`` as a real process, and talks to it."""
+
+import base64
+import http.client
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+TESTS = Path(__file__).parent
+SRC = TESTS.parent / "src"
+PATIENCE = 20.0  # seconds until a test gives up; many times what anything here takes
+
+
+def until(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:
+    """Wait for `condition` to be true, and return what it returned."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"waited in vain for {seconds} s: {what}"
+        time.sleep(0.02)
+    return result
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(SRC), str(TESTS)])
+    return os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "eyewall", *arguments]
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=PATIENCE)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(str(self.path))
+
+
+def ask_admin(path: Path, what: str) -> tuple[int, str]:
+    """GET from an admin socket: status and body; status 0 if nobody listens."""
+    connection = UnixConnection(path)
+    try:
+        connection.request("GET", what)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    except (OSError, http.client.HTTPException):
+        return 0, ""
+    finally:
+        connection.close()
+
+
+class Eyewall:
+    """A running process; `log` is what it wrote to stderr so far."""
+
+    def __init__(
+        self, directory: Path, target: str = "eyewall_sample:make_app", *options: str, port: int = 0
+    ) -> None:
+        self.port = port or free_port()
+        self.admin = directory / f"{self.port}.sock"
+        self.log_path = directory / f"{self.port}-{time.monotonic_ns()}.log"
+        arguments = ["--port", str(self.port), "--admin", str(self.admin), *options, target]
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(command(*arguments), env=environment(), cwd=directory, stderr=log)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def ready(self) -> Self:
+        def check() -> bool:
+            assert self.process.poll() is None, self.log
+            status, body = ask_admin(self.admin, "/ready")
+            return status == 200 and json.loads(body)["pid"] == self.process.pid
+
+        until(check, "ready")
+        return self
+
+    def logged(self, text: str) -> str:
+        """Wait for a line with `text`, and return it."""
+        line: str = until(
+            lambda: next((line for line in self.log.splitlines() if text in line), ""), f"{text!r} in the log"
+        )
+        return line
+
+    def status(self) -> dict[str, Any]:
+        status, body = ask_admin(self.admin, "/status")
+        assert status == 200, body
+        content: dict[str, Any] = json.loads(body)
+        return content
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+
+    def client(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+
+    def get(self, path: str = "/", headers: dict[str, str] | None = None) -> Any:
+        """GET on a new connection; the JSON of the answer."""
+        client = self.client()
+        try:
+            client.request("GET", path, headers=headers or {})
+            response = client.getresponse()
+            body = response.read()
+            assert response.status == 200, body
+            return json.loads(body)
+        finally:
+            client.close()
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def terminate(self) -> None:
+        """SIGTERM, and wait until the drain has begun."""
+        self.send(signal.SIGTERM)
+        self.logged("drain starts")
+
+    def wait(self, seconds: float = PATIENCE) -> int:
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+def receive_answer(connection: socket.socket) -> tuple[str, bytes]:
+    """Read one answer with a Content-Length: its head, its body."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        if not (received := connection.recv(65536)):
+            raise ConnectionError(f"closed after {data!r}")
+        data += received
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(next(h for h in head.lower().split(b"\r\n") if h.startswith(b"content-length:"))[15:])
+    while len(body) < length:
+        if not (received := connection.recv(65536)):
+            raise ConnectionError(f"closed after {data!r}")
+        body += received
+    return head.decode(), body
+
+
+class WebSocket:
+    """As much of RFC 6455 as the tests need."""
+
+    def __init__(self, server: Eyewall, path: str = "/echo", connection: socket.socket | None = None) -> None:
+        self.connection = connection or server.connect()
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.connection.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        self.stream = self.connection.makefile("rb")
+
+    def handshake(self) -> Self:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = self.stream.readline()
+            assert line, head
+            head += line
+        assert head.startswith(b"HTTP/1.1 101"), head
+        assert b"Connection: Upgrade" in head, head
+        return self
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        # Masked with zeros: a client must mask, but not well.
+        self.connection.sendall(bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
+
+    def receive(self) -> tuple[int, bytes]:
+        head = self.stream.read(2)
+        assert len(head) == 2, "closed without a frame"
+        return head[0] & 0x0F, self.stream.read(head[1])
+
+    def echo(self, text: bytes) -> None:
+        self.send(1, text)
+        assert self.receive() == (1, text)
+
+    def wait_for_close(self) -> tuple[int, str]:
+        """Receive a close frame and answer it; its code and reason."""
+        opcode, payload = self.receive()
+        assert opcode == 8, (opcode, payload)
+        self.send(8, payload[:2])
+        assert self.stream.read() == b""
+        self.close()
+        return struct.unpack(">H", payload[:2])[0], payload[2:].decode()
+
+    def close(self) -> None:
+        self.stream.close()
+        self.connection.close()
+
+
+class Posters:
+    """Threads that POST without a pause and count what became of each request. Nothing is ever retried.
+
+    Half of them keep their connection while the server lets them, half open a new one each time.
+    """
+
+    def __init__(self, port: int, threads: int = 8) -> None:
+        self.answered: list[int] = []  # the pid that answered
+        self.lost: list[str] = []
+        self._port = port
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(index % 2 == 0,), daemon=True)
+            for index in range(threads)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+    def _run(self, keep: bool) -> None:
+        client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        while not self._stop.is_set():
+            try:
+                client.request("POST", "/slow?seconds=0.02", b"x" * 100)
+                response = client.getresponse()
+                body = response.read()
+                assert response.status == 200, body
+                self.answered.append(json.loads(body)["pid"])
+            except (OSError, http.client.HTTPException, AssertionError) as error:
+                self.lost.append(repr(error))
+                client.close()
+            if not keep:
+                client.close()
+        client.close()

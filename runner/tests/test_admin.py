@@ -1,0 +1,199 @@
+"""What the admin socket says, and what becomes of it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from eyewall_harness import Eyewall, WebSocket, ask_admin, command, environment, free_port, until
+from prometheus_client.parser import text_string_to_metric_families
+
+Start = Callable[..., Eyewall]
+SAMPLE = "eyewall_sample:make_app"
+
+
+def metrics(server: Eyewall) -> dict[tuple[str, ...], float]:
+    """Scrape; return the samples by name and label values."""
+    status, text = ask_admin(server.admin, "/metrics")
+    assert status == 200
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_endpoints(start: Start) -> None:
+    server = start(SAMPLE, "--release", "1.4.2", "--generation", "board-1.4.2-3fa9c1").ready()
+    assert server.admin.stat().st_mode & 0o777 == 0o600
+    assert ask_admin(server.admin, "/health") == (200, "ok\n")
+    status, body = ask_admin(server.admin, "/ready")
+    assert status == 200
+    assert json.loads(body)["state"] == "ready"
+    assert json.loads(body)["generation"] == "board-1.4.2-3fa9c1"
+    assert json.loads(ask_admin(server.admin, "/release")[1]) == {
+        "release": "1.4.2",
+        "generation": "board-1.4.2-3fa9c1",
+    }
+    assert ask_admin(server.admin, "/nothing")[0] == 404
+
+
+def test_status(server: Eyewall) -> None:
+    server.get()
+    server.get()
+    with server.connect():
+        until(lambda: server.status()["connections"] == 1)
+        status = server.status()
+    assert status["pid"] == server.process.pid
+    assert status["port"] == server.port
+    assert status["address"] == "127.0.0.1"
+    assert status["requests"] == 2
+    assert status["requests_in_flight"] == 0
+    assert status["websockets"] == 0
+    assert abs(status["started"] + status["uptime_seconds"] - time.time()) < 5
+    assert 5 < status["open_files"] < 100
+    assert status["open_files_limit"] > 100
+    until(lambda: server.status()["connections"] == 0)
+
+
+def test_a_request_in_flight_is_counted_once(server: Eyewall) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /slow?seconds=0.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: server.status()["requests_in_flight"] == 1)
+        assert server.status()["requests"] == 0
+        until(lambda: server.status()["requests_in_flight"] == 0)
+        assert server.status()["requests"] == 1
+
+
+def test_metrics(start: Start) -> None:
+    server = start(SAMPLE, "--release", "7", "--generation", "g").ready()
+    server.get()
+    server.get()
+    client = server.client()
+    client.request("BREW", "/nothing")
+    client.getresponse().read()
+    client.close()
+    connection = server.connect()
+    connection.sendall(b"GET /slow?seconds=60 HTTP/1.1\r\nHost: x\r\n\r\n")
+    server.logged("slow begins")
+    connection.close()
+    websocket = WebSocket(server).handshake()
+    until(lambda: metrics(server)["eyewall_websockets",] == 1)
+    samples = metrics(server)
+    assert samples["eyewall_info", "g", str(server.port), "7"] == 1
+    assert samples["eyewall_requests_total", "200", "GET"] == 2
+    assert samples["eyewall_requests_total", "405", "OTHER"] == 1
+    assert samples["eyewall_requests_total", "101", "GET"] == 1
+    assert samples["eyewall_request_duration_seconds_count",] >= 4
+    assert samples["eyewall_request_duration_seconds_bucket", "+Inf"] >= 4
+    assert samples["eyewall_request_duration_seconds_bucket", "10.0"] >= 4
+    assert 0 < samples["eyewall_request_duration_seconds_sum",] < 30
+    assert samples["eyewall_connections",] == 1
+    assert samples["eyewall_loop_lag_seconds",] >= 0
+    assert samples["eyewall_ready",] == 1
+    assert samples["process_open_fds",] > 5
+    websocket.close()
+    until(lambda: metrics(server)["eyewall_websockets",] == 0)
+
+
+def test_a_request_whose_client_left_is_counted_as_not_answered(server: Eyewall) -> None:
+    connection = server.connect()
+    connection.sendall(b"PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx")
+    server.logged("upload begins")
+    connection.close()
+    until(lambda: metrics(server).get(("eyewall_requests_total", "none", "PUT")) == 1)
+    assert server.status()["requests_in_flight"] == 0
+
+
+def test_a_stale_socket_is_replaced(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / f"{port}.sock"))
+    start(SAMPLE, port=port).ready()
+
+
+def test_another_file_is_not_replaced(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / f"{port}.sock").write_text("precious")
+    server = start(SAMPLE, port=port)
+    assert server.wait() == 2
+    assert "exists and is no socket" in server.log
+    assert (tmp_path / f"{port}.sock").read_text() == "precious"
+
+
+def test_a_successor_takes_the_path_over_and_keeps_it(start: Start) -> None:
+    old = start().ready()
+    new = start(SAMPLE, port=old.port).ready()
+    assert old.admin == new.admin
+    old.send(signal.SIGTERM)
+    assert old.wait() == 0
+    assert new.status()["pid"] == new.process.pid
+
+
+def test_a_successor_that_cannot_load_disturbs_nobody(start: Start) -> None:
+    old = start().ready()
+    new = start("eyewall_sample:raises", port=old.port)
+    assert new.wait() == 2
+    assert old.status()["pid"] == old.process.pid
+
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stderr=open("orphan.log", "wb"))
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        # A zombie (nobody may reap it in this container) has ended as well.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_orphan_serves_until_its_successor_is_there(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    admin = tmp_path / f"{port}.sock"
+    arguments = command("--port", str(port), "--admin", str(admin), SAMPLE)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, *arguments],
+        env=environment(),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    orphan = int(parent.stdout.readline())
+    try:
+        until(lambda: ask_admin(admin, "/ready")[0] == 200)
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        # Three turns of its watch: without a successor it stays, and answers.
+        time.sleep(3)
+        assert json.loads(ask_admin(admin, "/ready")[1])["pid"] == orphan
+        successor = start(SAMPLE, port=port).ready()
+        until(lambda: not alive(orphan), "the orphan's end")
+        log = (tmp_path / "orphan.log").read_text()
+        assert "drain starts (orphaned, and a successor is here)" in log
+        assert "connections cut" not in log
+        assert successor.get()["pid"] == successor.process.pid
+        assert successor.status()["pid"] == successor.process.pid
+    finally:
+        if alive(orphan):
+            os.kill(orphan, signal.SIGKILL)
+
+
+def test_a_process_with_its_parent_stays_when_another_takes_the_path(start: Start) -> None:
+    old = start().ready()
+    start(SAMPLE, port=old.port).ready()
+    time.sleep(2.5)
+    assert old.process.poll() is None
+    assert "drain" not in old.log
