@@ -1,0 +1,77 @@
+"""What cannot work is refused with a sentence that names variable, value and what is allowed, and nothing changes."""
+
+import re
+import shutil
+
+import pytest
+
+ONE_HOST = "bookworm"
+
+
+@pytest.fixture
+def refused(site):
+    """Run site.yml with a mistake: what it says, after seeing that it changed nothing."""
+    if site.name != ONE_HOST:
+        pytest.skip("what refuses is the same on every host")
+
+    def play(*arguments):
+        before = (site.generation, site.sh("find /etc /opt -newermt '-1 sec' | wc -l"))
+        done = site.play(*arguments)
+        said = re.sub(r"\s+", " ", done.stdout + done.stderr)
+        assert done.returncode != 0, said
+        assert re.search(rf"{site.name} .*changed=0 ", said), said
+        assert site.generation == before[0]
+        return said
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ("tornado_app_processes=0", "tornado_app_processes is '0'; allowed are 'auto' (one per CPU, here"),
+        ("tornado_app_processes=-2", "tornado_app_processes is '-2'; allowed are 'auto'"),
+        (
+            "tornado_app_port=80",
+            "tornado_app_port is 80, so 2 processes take the ports 80 to 81; allowed are ports from 1024",
+        ),
+        ("tornado_app_port=40000", "allowed are ports outside 32768 to 60999"),
+        ("nginx_port=8001", "8001 is another service's of this site"),
+        ("tornado_app_debug=true", "tornado_app_debug is true with 2 processes"),
+        ("tornado_app_factory=board:nothing", "tornado_app_factory is 'board:nothing', and importing it"),
+        (
+            "tornado_app_factory=board.nothing",
+            "tornado_app_factory is 'board.nothing'; allowed is package.module:factory.",
+        ),
+        ("tornado_app_static=board/nothing", "tornado_app_static is 'board/nothing', and board-"),
+        (
+            "tornado_app_proceses=2",
+            "tornado_app_proceses is not a variable of the role tornado_app; did you mean tornado_app_processes?",
+        ),
+        (
+            "open_files_limit=2000000000",
+            "open_files_limit is 2000000000, and bookworm can give a process at least 1024 and at most",
+        ),
+        (
+            "vault_tornado_app_cookie_secret=CHANGE-ME",
+            "BOARD_COOKIE_SECRET is empty or the example's placeholder",
+        ),
+        (
+            "nginx_client_max_body_size=50MB",
+            "nginx_client_max_body_size is '50MB'; allowed is a number of bytes",
+        ),
+        ('{"site_operating_systems": ["Debian 11"]}', "bookworm runs Debian 12"),
+    ],
+)
+def test_value(refused, variables, sentence):
+    assert sentence in refused("-e", variables)
+
+
+def test_a_lock_file_with_a_missing_hash(refused, request, tmp_path):
+    lock = tmp_path / "requirements.lock"
+    shutil.copy(request.config.rootpath / "app" / "requirements.lock", lock)
+    text = re.sub(r"(tornado==[\d.]+) (\\\n\s+--hash=\S+ ?)+", r"\1\n", lock.read_text())
+    lock.write_text(text)
+    said = refused("-e", f"tornado_app_lock={lock}")
+    assert "requirements.lock has 'tornado==" in said
+    assert "with no --hash; every requirement needs an exact version and its hashes." in said

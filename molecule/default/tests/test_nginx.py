@@ -1,0 +1,267 @@
+"""What nginx makes of Tornado's guide: each point asked for from outside."""
+
+import gzip
+import hashlib
+import http.client
+import json
+import re
+import subprocess
+import time
+
+import brotli
+import pytest
+import websocket
+
+
+@pytest.fixture
+def assets(site):
+    """The versioned static URLs that the index page names, as path and hash."""
+    found = set(re.findall(r"/static/([^\"?]+)\?v=([0-9a-f]{128})", site.get("/").body.decode()))
+    assert found
+    return sorted(found)
+
+
+def effective(site):
+    """nginx' configuration as nginx reads it, without comments."""
+    return re.sub(r"#.*", "", site.sh("nginx -T 2>/dev/null"))
+
+
+def test_every_process_is_reached(site):
+    reached = {site.get("/whoami").json()["port"] for _ in range(40)}
+    assert reached == {process["port"] for process in site.processes()}
+
+
+def test_the_application_sees_the_client_and_believes_no_client(site, sites):
+    gateway = subprocess.run(
+        ["podman", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}", site.container],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    assert site.get("/whoami").json()["remote_ip"] == gateway
+    claims = {
+        "X-Real-IP": "192.0.2.1",
+        "X-Forwarded-For": "192.0.2.2",
+        "X-Scheme": "https",
+        "X-Forwarded-Proto": "https",
+    }
+    for name, value in claims.items():
+        answer = site.get("/whoami", {name: value}).json()
+        assert (answer["remote_ip"], answer["scheme"]) == (gateway, "http"), name
+    # another client, another address: what is seen is the client's and not a constant
+    other = next(name for name in sites if name != site.name)
+    code = f"import urllib.request; print(urllib.request.urlopen('http://{site.name}/whoami').read().decode())"
+    container = site.container.replace(site.name, other)
+    seen = subprocess.run(
+        ["podman", "exec", container, "python3", "-c", code], capture_output=True, text=True, check=True
+    )
+    address = subprocess.run(
+        ["podman", "exec", container, "hostname", "--ip-address"], capture_output=True, text=True, check=False
+    )
+    assert json.loads(seen.stdout)["remote_ip"] not in (gateway, "127.0.0.1"), address
+
+
+def test_the_process_believes_its_nginx(site):
+    """The control of the test above: from loopback the headers are believed, so it is nginx that overwrites them."""
+    code = (
+        "import sys, urllib.request as r;"
+        "print(r.urlopen(r.Request(f'http://127.0.0.1:{sys.argv[1]}/whoami',"
+        " headers={'X-Real-IP': '192.0.2.1', 'X-Scheme': 'https'})).read().decode())"
+    )
+    answer = json.loads(site.sh("python3 -c %s %s", code, site.processes()[0]["port"]))
+    assert (answer["remote_ip"], answer["scheme"]) == ("192.0.2.1", "https")
+
+
+def test_host_and_server_headers(site):
+    answer = site.get("/whoami", {"Host": "board.example:8080"})
+    assert answer.header("Server").startswith("TornadoServer/")
+    # $http_host: the port as well; the application's policy names the host it was asked for
+    assert "ws://board.example:8080" in answer.header("Content-Security-Policy")
+    assert site.get("/static/robots.txt").header("Server") == "nginx", "server_tokens off"
+
+
+def test_a_versioned_file_is_exactly_its_bytes_for_ever(site, assets):
+    for path, version in assets:
+        answer = site.get(f"/static/{path}?v={version}")
+        assert answer.status == 200
+        assert hashlib.sha512(answer.body).hexdigest() == version
+        assert "max-age=315360000" in answer.header("Cache-Control")
+        assert "immutable" in answer.header("Cache-Control")
+        assert answer.header("Expires") == "Thu, 31 Dec 2037 23:55:55 GMT"
+
+
+def test_an_unknown_version_is_answered_and_not_for_ever(site, assets):
+    """In the recipe as written it is cacheable for ten years."""
+    (path, version), *rest = assets
+    strangers = ["0" * 128, "NEVER_EXISTED", version[:-1], version.upper(), "../" + version]
+    strangers += [other for name, other in rest if name != path][:1]
+    for stranger in strangers:
+        answer = site.get(f"/static/{path}?v={stranger}")
+        assert answer.status == 200, stranger
+        assert hashlib.sha512(answer.body).hexdigest() == version, stranger
+        assert answer.header("Cache-Control") == "no-cache", stranger
+        assert answer.header("Expires") is None, stranger
+
+
+def test_without_a_version_a_file_is_asked_for_again(site, assets):
+    path, _ = assets[0]
+    answer = site.get(f"/static/{path}")
+    assert answer.header("Cache-Control") == "no-cache"
+    again = site.get(f"/static/{path}", {"If-None-Match": answer.header("ETag")})
+    assert (again.status, again.body) == (304, b"")
+    assert site.get("/static/never.css").status == 404
+    assert site.get("/static/..%2f..%2fgeneration.json").status in (400, 404)
+
+
+def test_every_host_gives_a_file_the_same_etag(site, assets, sites):
+    path, version = assets[0]
+    seen = set()
+    for host in sites.values():
+        connection = http.client.HTTPConnection("127.0.0.1", int(host["fleet_publish"][0].split(":")[1]))
+        connection.request("GET", f"/static/{path}?v={version}")
+        seen.add(connection.getresponse().headers["ETag"])
+        connection.close()
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("encoding", "unpack"), [("gzip", gzip.decompress), ("br", brotli.decompress)])
+def test_static_text_was_compressed_beforehand(site, assets, encoding, unpack):
+    path, version = next((path, version) for path, version in assets if path.endswith(".js"))
+    answer = site.get(f"/static/{path}?v={version}", {"Accept-Encoding": encoding})
+    assert answer.header("Content-Encoding") == encoding
+    assert answer.header("Vary") == "Accept-Encoding"
+    assert answer.header("Content-Length") == str(len(answer.body)), "of a file, not made while it is sent"
+    assert hashlib.sha512(unpack(answer.body)).hexdigest() == version
+
+
+def test_answers_are_compressed_from_1000_bytes_on(site):
+    page = site.get("/", {"Accept-Encoding": "gzip"})
+    assert page.header("Content-Encoding") == "gzip"
+    assert b"<!doctype html>" in gzip.decompress(page.body)
+    small = site.get("/whoami", {"Accept-Encoding": "gzip"})
+    assert len(small.body) < 1000
+    assert small.header("Content-Encoding") is None
+    # gzip_proxied any: also for a client that is itself a proxy
+    assert site.get("/", {"Accept-Encoding": "gzip", "Via": "1.1 proxy"}).header("Content-Encoding") == "gzip"
+
+
+def test_files_of_the_root(site):
+    for path, kind in (
+        ("/favicon.ico", "image/x-icon"),
+        ("/robots.txt", "text/plain"),
+        ("/apple-touch-icon.png", "image/png"),
+    ):
+        answer = site.get(path)
+        assert answer.status == 200, path
+        assert answer.header("Content-Type").startswith(kind), path
+    # from disk by nginx, as the guide has it; Tornado has the third
+    assert site.get("/favicon.ico").header("Server") == "nginx"
+    assert site.get("/robots.txt").header("Server") == "nginx"
+    assert site.get("/apple-touch-icon.png").header("Server").startswith("TornadoServer")
+
+
+def test_mime_types(site, assets):
+    kinds = {path.rsplit(".", 1)[1]: site.get(f"/static/{path}").header("Content-Type") for path, _ in assets}
+    assert kinds["css"].startswith("text/css")
+    assert kinds["js"].startswith("application/javascript")
+    assert kinds["svg"].startswith("image/svg+xml")
+
+
+def test_an_upload_of_49_mb_passes(site):
+    body = bytes(range(256)) * (49 * 4096)
+    answer = site.request("POST", "/upload?name=large.bin", site.signed_in(), body)
+    assert answer.status == 201, answer
+    assert answer.json()["size"] == len(body) == 49 * 1024 * 1024
+    assert answer.json()["sha256"] == hashlib.sha256(body).hexdigest()
+
+
+def test_an_upload_of_51_mb_gets_413(site):
+    """From nginx: a client that asks first (Expect) is refused before it sends 51 MB."""
+    headers = site.signed_in() | {"Content-Length": str(51 * 1024 * 1024), "Expect": "100-continue"}
+    answer = site.request("POST", "/upload?name=larger.bin", headers)
+    assert answer.status == 413
+    assert answer.header("Server") == "nginx"
+
+
+def test_websocket(site):
+    connection = websocket.create_connection(
+        f"ws://127.0.0.1:{site.port}/live", origin=f"http://127.0.0.1:{site.port}", timeout=10
+    )
+    try:
+        told = json.loads(connection.recv())
+        assert told["host"] == site.name
+        assert told["pid"] in {process["pid"] for process in site.processes()}
+    finally:
+        connection.close()
+    with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
+        websocket.create_connection(f"ws://127.0.0.1:{site.port}/live", origin="http://evil.example", timeout=10)
+
+
+def test_a_request_has_one_id_in_both_logs(site, until):
+    """A failed login is logged by the application; nginx logs every request."""
+    form = site.get("/login")
+    token = re.search(r"_xsrf=([^;]+)", form.header("Set-Cookie")).group(1)
+    headers = {
+        "Cookie": f"_xsrf={token}",
+        "X-XSRFToken": token,
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    marker = f"/login?next=%2F{time.time_ns()}"
+    site.request("POST", marker, headers, b"password=wrong")
+
+    def logged():
+        lines = site.sh("grep --no-filename --fixed-strings %s /var/log/nginx/access.log || true", marker)
+        return [json.loads(line) for line in lines.splitlines()]
+
+    entry = until(logged)[-1]
+    assert entry["method"] == "POST"
+    assert entry["upstream"].startswith("127.0.0.1:80")
+    assert site.host.run("grep --recursive --quiet %s /var/log/board", entry["request_id"]).rc == 0
+
+
+def test_a_client_cannot_choose_its_request_id(site):
+    assert site.get("/whoami", {"X-Request-Id": "chosen"}).json()["request_id"] != "chosen"
+
+
+def test_connections_to_the_processes_are_kept(site):
+    """Upstream keep-alive: many requests, few connections; the recipe as written makes one for each."""
+    opened = (
+        "awk 'NR > 1 { split($0, w); print w[1] }' /dev/null; grep '^Tcp:' /proc/net/snmp | tail -1 | cut -d' ' -f6"
+    )
+    before = int(site.sh(opened))
+    for _ in range(50):
+        assert site.get("/whoami").status == 200
+    assert int(site.sh(opened)) - before < 25
+
+
+def test_settings_in_force(site, open_files_limit):
+    """What only time or a broken network would show is asked of nginx itself: what it read, not what was written."""
+    configuration = effective(site)
+    for directive in (
+        "keepalive_timeout 65;",
+        "proxy_read_timeout 200;",
+        "sendfile on;",
+        "tcp_nopush on;",
+        "tcp_nodelay on;",
+        "client_max_body_size 50M;",
+        "proxy_next_upstream error;",
+        "server_tokens off;",
+        f"worker_rlimit_nofile {open_files_limit};",
+        "buffer=64k",
+    ):
+        assert directive in configuration, directive
+    servers = re.findall(r"server 127\.0\.0\.1:(\d+) max_fails=0;", configuration)
+    assert servers == [str(process["port"]) for process in site.processes()]
+
+
+def test_a_process_that_does_not_accept_is_passed_over_at_once(site, until):
+    """A communication error goes to the next process: one that is down costs no request and no waiting."""
+    stopped = site.processes()[0]
+    site.sh("supervisorctl stop %s:%s", site.generation, stopped["port"])
+    try:
+        begun = time.monotonic()
+        answers = [site.get("/whoami") for _ in range(20)]
+        assert [answer.status for answer in answers] == [200] * 20
+        assert stopped["port"] not in {answer.json()["port"] for answer in answers}
+        assert time.monotonic() - begun < 10
+    finally:
+        site.sh("supervisorctl start %s:%s", site.generation, stopped["port"])
+        until(lambda: site.is_ready(stopped["port"]))

@@ -1,0 +1,91 @@
+"""What the site survives: its supervisor killed, its front door killed, a changed secret, a reboot."""
+
+import json
+import subprocess
+
+
+def test_supervisord_killed_loses_nothing(site, traffic, until):
+    """systemd starts it again, it starts its programs, they join the ports, and the orphans leave by themselves."""
+    before = {process["pid"] for process in site.processes()}
+    with traffic() as seen:
+        until(lambda: before <= set(seen.answers))
+        site.sh("kill -KILL $(supervisorctl pid)")
+        until(lambda: {process["pid"] for process in site.processes()}.isdisjoint(before), 60)
+        after = {process["pid"] for process in site.processes()}
+        until(lambda: after <= set(seen.answers))
+        until(lambda: before.isdisjoint(process.pid for process in site.host.process.filter(user="board")), 60)
+    assert not seen.lost
+    assert not seen.resent
+    assert len(after) == len(before)
+
+
+def test_nginx_killed_comes_back(site, until):
+    site.sh("kill -KILL $(cat /run/nginx.pid)")
+    until(lambda: site.get("/whoami").status == 200)
+
+
+def test_a_rotated_secret_loses_nothing(site, traffic):
+    """A changed setting is another generation: processes change hands under traffic, nginx is not touched."""
+    generation, before = site.generation, {process["pid"] for process in site.processes()}
+    workers = {worker.pid for worker in site.host.process.filter(user="www-data", comm="nginx")}
+    with traffic() as seen:
+        done = site.play("-e", "vault_tornado_app_cookie_secret=rotated-rotated-rotated-rotated-rotated")
+        assert done.returncode == 0, done.stdout + done.stderr
+    after = {process["pid"] for process in site.processes()}
+    assert site.generation != generation
+    assert after.isdisjoint(before)
+    assert before | after == set(seen.answers)
+    assert not seen.lost
+    assert not seen.resent
+    assert workers == {worker.pid for worker in site.host.process.filter(user="www-data", comm="nginx")}
+    assert "rotated-rotated" not in done.stdout
+
+
+def test_fewer_and_more_processes_lose_nothing(site, traffic):
+    """Fewer: nginx hears of it before the surplus goes. More: the processes are there before nginx hears of them.
+
+    nginx hears of it by a reload, and a reload closes idle connections of clients (before nginx 1.27.4's
+    keepalive_min_timeout). A client whose request crosses that close sends it anew, which RFC 9112 asks of it.
+    """
+    before = len(site.processes())
+    with traffic() as seen:
+        for number in (before + 2, before):
+            done = site.play("-e", f"tornado_app_processes={number}")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert len(site.processes()) == number
+            running = site.host.process.filter(user="board", comm="python")
+            assert len(running) == number, "the surplus is gone"
+    assert not seen.lost
+    assert len(seen.resent) <= seen.clients * 2, "at most once for each client and reload"
+
+
+def test_what_interrupted_runs_leave_is_put_in_order(site):
+    """Two generations known to supervisord, one current: the same command again ends with one."""
+    done = site.play()
+    assert done.returncode == 0, done.stdout + done.stderr
+    groups = {line.split(":")[0] for line in site.sh("supervisorctl status").splitlines()}
+    assert groups == {site.generation}
+    assert site.host.file("/etc/supervisor/conf.d").listdir() == [f"{site.generation}.conf"]
+    # what supervisord runs is what its files say
+    assert site.sh("supervisorctl update") == ""
+
+
+def test_a_reboot_brings_everything_back(site, until):
+    generation, before = site.generation, {process["pid"]: process["started"] for process in site.processes()}
+    # as in the middle of a handover: another generation that supervisord would know, too
+    site.sh(
+        "sed s/%s/board-unfinished/ /opt/board/current/supervisor.conf >/etc/supervisor/conf.d/board-unfinished.conf",
+        generation,
+    )
+    subprocess.run(["podman", "restart", site.container], check=True, capture_output=True)
+    try:
+        until(lambda: site.get("/whoami").status == 200, 60)
+        processes = until(site.processes, 30)
+        assert site.generation == generation
+        assert {process["state"] for process in processes} == {"ready"}
+        assert not before.items() & {process["pid"]: process["started"] for process in processes}.items()
+        running = [line for line in site.host.run("supervisorctl status").stdout.splitlines() if "RUNNING" in line]
+        assert {line.split(":")[0] for line in running} == {generation}
+        assert json.loads(site.get("/whoami").body)["host"] == site.name
+    finally:
+        site.sh("rm /etc/supervisor/conf.d/board-unfinished.conf && supervisorctl update")

@@ -1,0 +1,191 @@
+"""Ansible module: whether this host can run the application as asked."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: tornado_app_preflight
+short_description: Refuse what cannot work on this host, before anything is changed
+description:
+  - Looks only. Every mistake is one sentence; all of them are reported together.
+options:
+  name: {type: str, required: true, description: Name of the application.}
+  root: {type: path, required: true, description: Its directory on the host.}
+  user: {type: str, required: true, description: "The account that it runs as."}
+  python: {type: path, required: true, description: The interpreter that runs it.}
+  processes: {type: str, required: true, description: "C(auto), or a number."}
+  port: {type: int, required: true, description: Port of the first process.}
+  reserved_ports: {type: list, elements: int, default: [], description: Ports of other services of this host.}
+  debug: {type: bool, default: false, description: Tornado's debug mode.}
+  settings: {type: dict, default: {}, description: Environment of the application.}
+  secrets: {type: dict, default: {}, description: "More of it, in no log."}
+"""
+
+NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
+LISTEN = "0A"  # state of a listening socket in /proc/net/tcp (include/net/tcp_states.h)
+
+
+def number_of_processes(asked: str, cpus: int) -> int | None:
+    """The number that was asked for, `auto` being one per CPU; None for what is neither."""
+    if asked == "auto":
+        return cpus
+    return int(asked) if re.fullmatch(r"[1-9][0-9]{0,3}", asked) else None
+
+
+def listeners() -> dict[int, tuple[int, str]]:
+    """Every listening TCP port of this host, with the account that has it and the inode of its socket."""
+    found = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:] if Path(table).exists() else []:
+            fields = line.split()
+            if fields[3] == LISTEN:
+                found[int(fields[1].rsplit(":", 1)[1], 16)] = (int(fields[7]), fields[9])
+    return found
+
+
+def holder(uid: int, inode: str) -> str:
+    """Who has a socket: its process where root may look (CAP_SYS_PTRACE), else its account."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(str(fd.readlink()) == f"socket:[{inode}]" for fd in (process / "fd").iterdir()):
+                return f"{(process / 'comm').read_text().strip()} (PID {process.name})"
+        except OSError:  # not ours to look at, or it ended meanwhile
+            continue
+    try:
+        return f"a process of the account {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"a process of the account {uid}"
+
+
+def account(name: str) -> int | None:
+    """The number of the application's account; None before its first run."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def read(sysctl: str) -> int | None:
+    """The value of a kernel parameter; None where this kernel does not have it."""
+    path = Path("/proc/sys", *sysctl.split("."))
+    return int(path.read_text()) if path.exists() else None
+
+
+def interpreter(module: AnsibleModule, python: str) -> dict[str, str] | None:
+    """Version, architecture and C library of an interpreter; None where there is none."""
+    if not os.access(python, os.X_OK):
+        return None
+    code = "import platform as p; print(p.python_version(), p.machine(), p.libc_ver()[1] or '-')"
+    _, out, _ = module.run_command([python, "-c", code], check_rc=True)
+    version, machine, glibc = out.split()
+    return {
+        "python": ".".join(version.split(".")[:2]),
+        "python_full": version,
+        "machine": machine,
+        "glibc": glibc,
+    }
+
+
+def port_mistakes(ports: list[int], reserved: list[int], own: int | None) -> list[str]:
+    """What is wrong with the ports, a sentence each. The account `own` has those that a new generation joins."""
+    found = []
+    span = f"tornado_app_port is {ports[0]}, so {len(ports)} processes take the ports {ports[0]} to {ports[-1]}"
+    low, high = (int(word) for word in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    if ports[0] < 1024 or ports[-1] > 65535:
+        return [f"{span}; allowed are ports from 1024 to 65535."]
+    if ports[-1] >= low and ports[0] <= high:
+        found.append(
+            f"{span}; allowed are ports outside {low} to {high}, which outgoing connections use here "
+            "(net.ipv4.ip_local_port_range)."
+        )
+    taken = listeners()
+    for port in ports:
+        if port in reserved:
+            found.append(f"{span}; {port} is another service's of this site, allowed are ports of its own.")
+        elif port in taken and taken[port][0] != own:
+            found.append(f"{span}; {port} is taken by {holder(*taken[port])}, allowed are free ports.")
+    return found
+
+
+def setting_mistakes(variable: str, settings: dict[str, Any], placeholders: tuple[object, ...]) -> list[str]:
+    """What is wrong with a mapping of environment variables, a sentence each, without any value."""
+    found = []
+    for name, value in settings.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            found.append(
+                f"{variable} has the name '{name}'; allowed are letters, digits and underscores, no digit first."
+            )
+        if not isinstance(value, str | int | float):
+            found.append(f"{variable}: {name} is a {type(value).__name__}; allowed are texts, numbers, true and false.")
+        elif value in placeholders:
+            found.append(f"{variable}: {name} is empty or the example's placeholder; allowed is a value of your own.")
+    return found
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "root": {"type": "path", "required": True},
+            "user": {"type": "str", "required": True},
+            "python": {"type": "path", "required": True},
+            "processes": {"type": "str", "required": True},
+            "port": {"type": "int", "required": True},
+            "reserved_ports": {"type": "list", "elements": "int", "default": []},
+            "debug": {"type": "bool", "default": False},
+            "settings": {"type": "dict", "default": {}},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    params: dict[str, Any] = module.params
+    mistakes = []
+    if not NAME.fullmatch(params["name"]):
+        mistakes.append(
+            f"tornado_app_name is '{params['name']}'; allowed are up to 24 small letters, digits and dashes, a letter first."
+        )
+    cpus = len(os.sched_getaffinity(0))
+    processes = number_of_processes(params["processes"], cpus)
+    if processes is None:
+        mistakes.append(
+            f"tornado_app_processes is '{params['processes']}'; allowed are 'auto' (one per CPU, here {cpus}) and 1 to 9999."
+        )
+    elif params["debug"] and processes > 1:
+        mistakes.append(
+            f"tornado_app_debug is true with {processes} processes (tornado_app_processes: {params['processes']}); "
+            "Tornado's autoreload cannot do that, allowed is 1."
+        )
+    ports = [params["port"] + number for number in range(processes or 1)]
+    mistakes += port_mistakes(ports, params["reserved_ports"], account(params["user"]))
+    mistakes += setting_mistakes("tornado_app_settings", params["settings"], ())
+    mistakes += setting_mistakes("tornado_app_secrets", params["secrets"], ("", "CHANGE-ME"))
+    target = interpreter(module, params["python"])
+    if target is None:
+        mistakes.append(f"tornado_app_python is '{params['python']}'; allowed is an interpreter that is on the host.")
+    elif target["glibc"] == "-":
+        mistakes.append(
+            f"tornado_app_python is '{params['python']}' on another C library than glibc; wheels are built for glibc."
+        )
+    if mistakes:
+        module.fail_json(msg=f"{socket.gethostname()}: " + " ".join(mistakes))
+    module.exit_json(
+        changed=False,
+        cpus=cpus,
+        ports=ports,
+        target=target,
+        kernel={name: read(name) for name in ("net.core.somaxconn", "net.ipv4.tcp_migrate_req")},
+        has_supervisor=Path("/usr/bin/supervisord").exists(),
+        releases=sorted(path.parent.name for path in Path(params["root"], "releases").glob("*/release.json")),
+    )
+
+
+if __name__ == "__main__":
+    main()
