@@ -15,6 +15,8 @@ up: fleet ## Set up everything: tools, a fleet of containers, the site on it
 	ansible-playbook site.yml
 	ansible-playbook playbooks/status.yml
 	@echo
+	@limit=$$(ulimit -Hn); if [ "$$limit" != unlimited ] && [ "$$limit" -lt 50000 ]; then \
+	  echo "Each process may open $$limit files, all that this machine lets a container have; 50000 on hosts of your own."; fi
 	@echo "The site is up: http://127.0.0.1:8080/"
 	@python -c "import json; print('Sign in with the password', json.load(open('.local/secrets.json'))['password'])"
 
@@ -33,7 +35,7 @@ down: tools ## Remove the local fleet
 
 ##@ Work on it
 .PHONY: test
-test: check app-browser molecule ## Run every test: check, the browser, molecule with testinfra
+test: check molecule ## Run every test: check, and molecule with testinfra on containers
 
 .PHONY: check
 check: lint fast-tests ## Run what takes seconds: linters, and tests without a container
@@ -48,6 +50,7 @@ lint: tools
 
 .PHONY: fast-tests
 fast-tests: tools
+	@scripts/system-packages $(FOR_TESTS)
 	python -m pytest -q
 
 .PHONY: molecule

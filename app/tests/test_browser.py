@@ -136,9 +136,7 @@ def test_a_visit(server: Server, browser: Chrome, tmp_path: Path) -> None:
     assert text("#port") == str(server.port)
     assert text("#pid") == str(server.process.pid)
     assert text("#release") == "1.0.0"
-    loaded = browser.execute_script(
-        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
-    )
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert loaded
     assert all(name.startswith((server.url, server.url.replace("http", "ws", 1))) for name in loaded)
 

@@ -30,9 +30,7 @@ def test_an_empty_value_is_no_value(tmp_path: Path) -> None:
     assert settings == read(tmp_path)
 
 
-def test_the_data_directory_defaults_to_the_temporary_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_data_directory_defaults_to_the_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert Settings.read({"BOARD_COOKIE_SECRET": SECRET}).data == tmp_path / "board-data"
 
@@ -62,9 +60,7 @@ def test_settings_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.
         ("BOARD_NAME", "x" * 101, "up to 100 printable characters"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(
-    tmp_path: Path, name: str, value: str, allowed: str
-) -> None:
+def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path: Path, name: str, value: str, allowed: str) -> None:
     with pytest.raises(ValueError, match=name) as caught:
         read(tmp_path, **{name: value})
     message = str(caught.value)

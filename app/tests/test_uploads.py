@@ -89,9 +89,7 @@ class UploadCase(BoardTestCase):
         page = await client.fetch(self.get_url("/login"))
         token = page.body.decode().partition('name="_xsrf" value="')[2].partition('"')[0]
         xsrf = page.headers["Set-Cookie"].partition(";")[0]
-        session = create_signed_value(
-            self._app.settings["cookie_secret"], "board_session", passwords.fingerprint
-        )
+        session = create_signed_value(self._app.settings["cookie_secret"], "board_session", passwords.fingerprint)
         return {"Cookie": f"{xsrf}; board_session={session.decode()}", "X-XSRFToken": token}
 
 

@@ -71,9 +71,7 @@ def ask_admin(path: Path, what: str) -> tuple[int, str]:
 class Eyewall:
     """A running process; `log` is what it wrote to stderr so far."""
 
-    def __init__(
-        self, directory: Path, target: str = "eyewall_sample:make_app", *options: str, port: int = 0
-    ) -> None:
+    def __init__(self, directory: Path, target: str = "eyewall_sample:make_app", *options: str, port: int = 0) -> None:
         self.port = port or free_port()
         self.admin = directory / f"{self.port}.sock"
         self.log_path = directory / f"{self.port}-{time.monotonic_ns()}.log"
@@ -219,8 +217,7 @@ class Posters:
         self._port = port
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._run, args=(index % 2 == 0,), daemon=True)
-            for index in range(threads)
+            threading.Thread(target=self._run, args=(index % 2 == 0,), daemon=True) for index in range(threads)
         ]
 
     def __enter__(self) -> Self:

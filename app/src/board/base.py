@@ -131,9 +131,7 @@ class Base(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
-        title, text = _EXPLAINED.get(
-            status_code, (_phrase(status_code), "The request could not be answered.")
-        )
+        title, text = _EXPLAINED.get(status_code, (_phrase(status_code), "The request could not be answered."))
         if isinstance(error, PublicError):
             text = error.message
         self.set_header("Cache-Control", "no-store")

@@ -31,9 +31,7 @@ def human_size(size: float) -> str:
         if size < 1024 or unit == "GB":
             break
         size /= 1024
-    return (
-        f"{size:,.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}".replace(".0 ", " ")
-    )
+    return f"{size:,.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}".replace(".0 ", " ")
 
 
 class IndexHandler(Base):
@@ -99,9 +97,7 @@ class LoginHandler(Base):
         except BusyError:
             raise PublicError(503, "Many log-ins are being checked. Please try again in a moment.") from None
         if right:
-            self.set_signed_cookie(
-                SESSION_COOKIE, self.board.passwords.fingerprint, expires_days=SESSION_DAYS
-            )
+            self.set_signed_cookie(SESSION_COOKIE, self.board.passwords.fingerprint, expires_days=SESSION_DAYS)
             self.redirect(target, status=303)
             return
         log.warning("failed login from %s (request %s)", self.request.remote_ip, self.request_id or "-")

@@ -143,7 +143,8 @@ def locked(lock: Path) -> list[tuple[Requirement, str]]:
             lacks = "no --hash" if len(pins) == 1 else "no exact version (==)"
             raise Refusal(
                 f"tornado_app_lock: {lock} has '{spec}' with {lacks}; every requirement needs an exact version and its hashes. "
-                "Make the file anew with: uv pip compile --universal --generate-hashes --no-emit-index-url (see docs/your-application.md)."
+                "Make the file anew with: uv pip compile --universal --generate-hashes --no-emit-index-url "
+                "(see docs/your-application.md)."
             )
         found.append((requirement, re.sub(r"\s+", " ", statement)))
     return found
@@ -191,7 +192,7 @@ def platforms(target: dict[str, str]) -> list[str]:
 
 
 def target_name(target: dict[str, str]) -> str:
-    return f"py{target['python']}-{target['machine']}-glibc{target['glibc']}"
+    return f"py{target['python_full']}-{target['machine']}-glibc{target['glibc']}"
 
 
 def wheelhouse(build: Path, requirements: str, target: dict[str, str]) -> Path:

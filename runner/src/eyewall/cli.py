@@ -76,8 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=_seconds,
         default=30.0,
         metavar="SECONDS",
-        help="die, with all stacks on stderr, when the loop is blocked for so long; 0: never "
-        "(default: %(default)g)",
+        help="die, with all stacks on stderr, when the loop is blocked for so long; 0: never (default: %(default)g)",
     )
     add(
         "--open-files",

@@ -33,9 +33,7 @@ class Drain:
     def begin(self, reason: str) -> None:
         """Start to drain; again is harmless. The rest happens in `finish`, which waits for this."""
         if not self.draining:
-            log.info(
-                "drain starts (%s): %d s for %d connections", reason, self._seconds, self._server.connections
-            )
+            log.info("drain starts (%s): %d s for %d connections", reason, self._seconds, self._server.connections)
             self._begun.set()
 
     async def finish(self) -> int:

@@ -52,8 +52,7 @@ class ProcessMetrics(Collector):
             "eyewall_request_duration_seconds",
             "From the request's headers read to the answer written.",
             buckets=[
-                (bound, float(number))
-                for bound, number in zip([*map(str, BUCKETS), "+Inf"], cumulative, strict=True)
+                (bound, float(number)) for bound, number in zip([*map(str, BUCKETS), "+Inf"], cumulative, strict=True)
             ],
             sum_value=traffic.seconds,
         )

@@ -257,9 +257,7 @@ class _Exchange(HTTPMessageDelegate):
             line = self.connection._response_start_line
             traffic = self.server.traffic
             traffic.in_flight -= 1
-            traffic.count(
-                self.method, NO_ANSWER if line is None else line.code, perf_counter() - self.started
-            )
+            traffic.count(self.method, NO_ANSWER if line is None else line.code, perf_counter() - self.started)
             self.started = 0.0
             request_id.set("-")
             if self.forwarded:

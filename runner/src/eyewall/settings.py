@@ -31,19 +31,14 @@ def read_settings(path: Path) -> dict[str, str]:
     except ValueError as error:
         raise Refusal(f"--settings {path}: not JSON ({error}); a JSON object of strings is wanted") from None
     if not isinstance(settings, dict):
-        raise Refusal(
-            f"--settings {path}: holds a {type(settings).__name__}; a JSON object of strings is wanted"
-        )
+        raise Refusal(f"--settings {path}: holds a {type(settings).__name__}; a JSON object of strings is wanted")
     for name, value in settings.items():
         if not name or "=" in name or "\0" in name:
-            raise Refusal(
-                f'--settings {path}: {name!r} cannot name an environment variable (empty, or has "=" or NUL)'
-            )
+            raise Refusal(f'--settings {path}: {name!r} cannot name an environment variable (empty, or has "=" or NUL)')
         if not isinstance(value, str) or "\0" in value:
             # The value may be a secret: its type is enough to find the mistake.
             raise Refusal(
-                f"--settings {path}: the value of {name!r} is a {type(value).__name__}; "
-                "a string without NUL is wanted"
+                f"--settings {path}: the value of {name!r} is a {type(value).__name__}; a string without NUL is wanted"
             )
     return settings
 

@@ -24,9 +24,7 @@ async def load(target: str) -> Application:
     found = _find(target)
     if not isinstance(found, Application):
         if not callable(found):
-            raise Refusal(
-                f"{target}: is a {type(found).__name__}; wanted is a tornado.web.Application or a factory"
-            )
+            raise Refusal(f"{target}: is a {type(found).__name__}; wanted is a tornado.web.Application or a factory")
         try:
             found = found()
             if inspect.isawaitable(found):
@@ -41,9 +39,7 @@ async def load(target: str) -> Application:
 def _find(target: str) -> Any:
     match = TARGET.fullmatch(target)
     if match is None:
-        raise Refusal(
-            f"{target!r} names no application; wanted is package.module:factory, as in board:make_app"
-        )
+        raise Refusal(f"{target!r} names no application; wanted is package.module:factory, as in board:make_app")
     module_name, attribute = match["module"], match["attribute"]
     try:
         found: Any = importlib.import_module(module_name)

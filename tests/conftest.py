@@ -1,0 +1,56 @@
+"""Makes the helpers of this directory importable, gives tests free ports, and asks Ansible while they run."""
+
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    """Ports in a row that nobody has, below those of outgoing connections; never the same ones twice."""
+    given = iter(range(21000, 30000, 10))
+
+    def ports(count: int) -> list[int]:
+        first = next(first for first in given if all(_is_free(port) for port in range(first, first + count)))
+        return list(range(first, first + count))
+
+    return ports
+
+
+BACKGROUND = "test_playbooks.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of what is made in the background after this directory's others."""
+    ours = [number for number, item in enumerate(items) if Path(__file__).parent in item.path.parents]
+    for number, item in zip(
+        ours, sorted((items[n] for n in ours), key=lambda i: i.path.name == BACKGROUND), strict=True
+    ):
+        items[number] = item
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runs(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], Any]]:
+    """Give what Ansible says of each playbook and inventory, asked from the first test on where a test wants it."""
+    if not any(item.path.name == BACKGROUND for item in request.session.items):
+        yield {}
+        return
+    from ansible_runs import asked  # noqa: PLC0415 -- importable once this file was run
+
+    with asked() as found:
+        yield found

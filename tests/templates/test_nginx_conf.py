@@ -1,0 +1,285 @@
+"""nginx.conf: every point of the file in Tornado's guide, and what the guide leaves out."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from eyewall_support import render
+from nginx_blocks import Block, parse
+
+TEMPLATE = "nginx/etc/nginx/nginx.conf.j2"
+STATIC = ("location", "~", "^/static/(?<static_path>.+)$")
+
+
+def conf(**given: Any) -> Block:
+    return parse(render(TEMPLATE, **given))
+
+
+@pytest.fixture(scope="module")
+def whole() -> Block:
+    """With everything as the wiring has it."""
+    return conf()
+
+
+@pytest.fixture(scope="module")
+def http(whole: Block) -> Block:
+    return whole.block("http")
+
+
+@pytest.fixture(scope="module")
+def server(http: Block) -> Block:
+    return http.block("server")
+
+
+@pytest.fixture(scope="module")
+def proxy(server: Block) -> Block:
+    return server.block("location", "/")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("http { server { listen 80; }", "not closed"),
+        ("http { } }", "a brace too many"),
+        ("events { use epoll }", "no semicolon"),
+        ("user www-data", "no semicolon"),
+    ],
+)
+def test_the_parser_of_these_tests_sees_what_does_not_fit(text: str, what: str) -> None:
+    with pytest.raises(AssertionError, match=what):
+        parse(text)
+
+
+@pytest.mark.parametrize("ports", [[8000], [8000, 8001, 8002], list(range(9000, 9064))])
+def test_upstream_has_every_process_and_never_gives_one_up(ports: list[int]) -> None:
+    upstream = conf(nginx_upstream_ports=ports).block("http").block("upstream", "frontends")
+    assert upstream.all("server") == [[f"127.0.0.1:{port}", "max_fails=0"] for port in ports]
+
+
+def test_upstream_ports_are_those_of_the_application(http: Block) -> None:
+    servers = http.block("upstream", "frontends").all("server")
+    assert [words[0] for words in servers] == ["127.0.0.1:8000", "127.0.0.1:8001"]
+
+
+def test_upstream_connections_are_kept_and_closed_by_nginx_before_the_drain_is_over(http: Block) -> None:
+    upstream = http.block("upstream", "frontends")
+    assert upstream.get("keepalive") == ["64"]
+    assert upstream.get("keepalive_timeout") == ["4s"]
+    drain = re.search(r"--drain (\d+)", render("tornado_app/etc/supervisor/conf.d/program.conf.j2"))
+    assert drain
+    assert int(drain[1]) > 4
+
+
+def test_upstream_keep_alive_is_over_http_1_1_without_a_connection_header(http: Block, proxy: Block) -> None:
+    assert proxy.get("proxy_http_version") == ["1.1"]
+    assert ["Connection", "$connection_upgrade"] in proxy.all("proxy_set_header")
+    upgrade = http.block("map", "$http_upgrade", "$connection_upgrade")
+    assert upgrade.get("''") == ["''"]
+
+
+def test_websocket_upgrade_is_passed(http: Block, proxy: Block) -> None:
+    assert ["Upgrade", "$http_upgrade"] in proxy.all("proxy_set_header")
+    assert http.block("map", "$http_upgrade", "$connection_upgrade").get("default") == ["upgrade"]
+
+
+@pytest.mark.parametrize(
+    ("directive", "value"),
+    [
+        ("include", "/etc/nginx/mime.types"),
+        ("default_type", "application/octet-stream"),
+        ("keepalive_timeout", "65"),
+        ("proxy_read_timeout", "200"),
+        ("sendfile", "on"),
+        ("tcp_nopush", "on"),
+        ("tcp_nodelay", "on"),
+        ("server_tokens", "off"),
+        ("gzip", "on"),
+        ("gzip_vary", "on"),
+        ("gzip_min_length", "1000"),
+        ("gzip_proxied", "any"),
+    ],
+)
+def test_http_setting(http: Block, directive: str, value: str) -> None:
+    assert http.get(directive) == [value]
+
+
+def test_variables_reach_their_directives() -> None:
+    tree = conf(
+        nginx_keepalive_timeout=7,
+        nginx_proxy_read_timeout=8,
+        nginx_upstream_keepalive=9,
+        nginx_upstream_keepalive_timeout=3,
+        nginx_client_max_body_size="1k",
+        nginx_port=8080,
+        nginx_server_name=["example.org", "www.example.org"],
+    )
+    http, server = tree.block("http"), tree.block("http").block("server")
+    assert http.get("keepalive_timeout") == ["7"]
+    assert http.get("proxy_read_timeout") == ["8"]
+    assert tree.get("worker_shutdown_timeout") == ["8s"]
+    assert http.block("upstream", "frontends").get("keepalive") == ["9"]
+    assert http.block("upstream", "frontends").get("keepalive_timeout") == ["3s"]
+    assert server.get("client_max_body_size") == ["1k"]
+    assert server.all("listen") == [["8080", "default_server"], ["[::]:8080", "default_server"]]
+    assert server.get("server_name") == ["example.org", "www.example.org"]
+
+
+def test_compressed_types_are_the_guides_and_their_modern_names(http: Block) -> None:
+    types = http.get("gzip_types")
+    guide = {
+        "text/plain", "text/css", "text/xml", "text/javascript",
+        "application/x-javascript", "application/xml", "application/atom+xml",
+    }  # fmt: skip
+    modern = {
+        "application/javascript",
+        "application/json",
+        "application/manifest+json",
+        "image/svg+xml",
+        "application/wasm",
+    }
+    assert guide | modern <= set(types)
+    assert len(types) == len(set(types))
+    # nginx always compresses it and warns when it is listed
+    assert "text/html" not in types
+
+
+def test_only_a_communication_error_goes_to_another_process_and_to_one_other(whole: Block) -> None:
+    http = whole.block("http")
+    assert http.get("proxy_next_upstream") == ["error"]
+    assert http.get("proxy_next_upstream_tries") == ["2"]
+    everywhere = [whole, http, http.block("server"), *http.block("server").blocks]
+    assert sum(block.has("proxy_next_upstream") for block in everywhere) == 1
+
+
+def test_upload_limit(server: Block) -> None:
+    assert server.get("client_max_body_size") == ["50M"]
+
+
+def test_requests_are_passed_on_with_what_the_application_must_know(proxy: Block) -> None:
+    assert proxy.get("proxy_pass") == ["http://frontends"]
+    assert proxy.get("proxy_redirect") == ["off"]
+    assert proxy.get("proxy_pass_header") == ["Server"]
+    assert dict(proxy.all("proxy_set_header")) == {
+        "Host": "$http_host",
+        "Connection": "$connection_upgrade",
+        "Upgrade": "$http_upgrade",
+        "X-Request-Id": "$request_id",
+        "X-Real-IP": "$remote_addr",
+        # never the client's own: Tornado believes these two before the guide's two
+        "X-Forwarded-For": "$remote_addr",
+        "X-Scheme": "$scheme",
+        "X-Forwarded-Proto": "$scheme",
+    }
+
+
+def test_headers_to_the_application_are_set_in_one_place(whole: Block) -> None:
+    # a proxy_set_header further out would be dropped as soon as one stands further in
+    http = whole.block("http")
+    outside = [http, http.block("server")]
+    assert not any(block.has("proxy_set_header") for block in outside)
+
+
+def test_access_log_is_buffered_json_with_the_request_id(http: Block) -> None:
+    assert http.get("access_log") == ["/var/log/nginx/access.log", "json", "buffer=64k", "flush=1s"]
+    name, escape, *pieces = http.get("log_format")
+    assert (name, escape) == ("json", "escape=json")
+    line = "".join(piece.strip("'") for piece in pieces)
+    # each variable's value stands where its name stands: JSON, whatever the value
+    filled = re.sub(r"\$(status|body_bytes_sent|request_time)\b", "1", re.sub(r'"\$\w+"', '"x"', line))
+    assert "$" not in filled
+    keys = json.loads(filled).keys()
+    assert {"time", "request_id", "client", "method", "uri", "status", "seconds", "upstream"} <= set(keys)
+    assert '"request_id":"$request_id"' in line
+
+
+@pytest.mark.parametrize("limit", [50000, 20000, 1024])
+def test_connections_fit_the_open_files(limit: int) -> None:
+    tree = conf(nginx_open_files=limit)
+    assert tree.get("worker_rlimit_nofile") == [str(limit)]
+    assert tree.get("worker_processes") == ["auto"]
+    connections = int(tree.block("events").get("worker_connections")[0])
+    assert limit // 2 <= connections < limit
+    assert tree.block("events").get("use") == ["epoll"]
+
+
+def test_open_files_follow_the_sites_one_limit() -> None:
+    assert conf(open_files_limit=30000).get("worker_rlimit_nofile") == ["30000"]
+
+
+# ---- Static files ----
+
+
+def test_a_published_version_is_served_from_the_store_for_ever(server: Block) -> None:
+    static = server.block(*STATIC)
+    assert static.get("root") == ["/opt/board/static"]
+    assert static.get("try_files") == ["/$static_version/$static_path", "@static_current"]
+    assert static.get("expires") == ["max"]
+    assert static.get("gzip_static") == ["on"]
+    assert static.get("brotli_static") == ["on"]
+    assert ["Cache-Control", '"public, immutable"'] in static.all("add_header")
+
+
+def test_anything_else_is_the_current_release_and_not_kept(server: Block) -> None:
+    current = server.block("location", "@static_current")
+    assert current.get("root") == ["/opt/board/current/release"]
+    assert current.get("try_files") == ["/static/$static_path", "=404"]
+    assert ["Cache-Control", "no-cache"] in current.all("add_header")
+    assert not current.has("expires")
+    assert current.get("gzip_static") == ["on"]
+
+
+@pytest.mark.parametrize(
+    ("version", "is_one"),
+    [
+        ("0123456789abcdef" * 8, True),
+        ("0123456789abcdef" * 8 + "0", False),
+        ("0123456789abcdef" * 7, False),
+        ("../" * 40 + "etc/pass", False),
+        ("0123456789ABCDEF" * 8, False),
+        ("", False),
+    ],
+)
+def test_only_a_sha512_names_a_version(http: Block, version: str, is_one: bool) -> None:
+    versions = http.block("map", "$arg_v", "$static_version")
+    assert versions.get("default") == ["unpublished"]
+    (pattern,) = (words[0].strip('"') for words in versions.directives if "~" in words[0])
+    assert pattern.startswith("~^"), "nginx: ~ is with the case, ~* without"
+    found = re.search(pattern[1:].replace("(?<", "(?P<"), version)
+    assert bool(found) == is_one
+    assert versions.get(f'"{pattern}"') == ["$sha512"]
+
+
+@pytest.mark.parametrize("name", ["favicon.ico", "robots.txt"])
+def test_root_files_come_from_static(server: Block, name: str) -> None:
+    assert server.block("location", "=", f"/{name}").get("rewrite") == ["(.*)", f"/static/{name}"]
+
+
+def test_without_static_files_tornado_answers_everything() -> None:
+    http = conf(tornado_app_static="").block("http")
+    assert [block.words for block in http.block("server").blocks] == [["location", "/"]]
+    assert [block.words[1] for block in http.named("map")] == ["$http_upgrade"]
+
+
+# ---- Balancers in front ----
+
+
+def test_without_balancers_nobody_is_believed(http: Block, proxy: Block) -> None:
+    assert not http.has("set_real_ip_from")
+    assert not http.named("geo")
+    assert ["X-Scheme", "$scheme"] in proxy.all("proxy_set_header")
+
+
+def test_balancers_alone_are_believed() -> None:
+    http = conf(nginx_trusted_proxies=["10.0.0.7", "10.1.0.0/16"]).block("http")
+    assert http.all("set_real_ip_from") == [["10.0.0.7"], ["10.1.0.0/16"]]
+    assert http.get("real_ip_header") == ["X-Forwarded-For"]
+    assert http.get("real_ip_recursive") == ["on"]
+    # who connects, not who they say they are: $remote_addr is rewritten by then
+    trusted = http.block("geo", "$realip_remote_addr", "$from_trusted_proxy")
+    assert trusted.directives == [["default", "0"], ["10.0.0.7", "1"], ["10.1.0.0/16", "1"]]
+    scheme = http.block("map", '"$from_trusted_proxy $http_x_forwarded_proto"', "$client_scheme")
+    assert scheme.directives == [["default", "$scheme"], ['"1 https"', "https"], ['"1 http"', "http"]]
+    headers = dict(http.block("server").block("location", "/").all("proxy_set_header"))
+    assert headers["X-Scheme"] == headers["X-Forwarded-Proto"] == "$client_scheme"
+    assert headers["X-Real-IP"] == headers["X-Forwarded-For"] == "$remote_addr"

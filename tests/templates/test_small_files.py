@@ -1,0 +1,153 @@
+"""The small files: limits, directories, drop-ins, the script that runs at boot, podman's settings."""
+
+import configparser
+import os
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from eyewall_support import render
+
+
+def lines(text: str) -> list[str]:
+    """Return the lines that are no comment."""
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_limits_d_has_soft_and_hard_for_the_applications_account() -> None:
+    text = render("open_files/etc/security/limits.d/60-open-files.conf.j2", open_files_limit=12345)
+    assert [line.split() for line in lines(text)] == [
+        ["board", "soft", "nofile", "12345"],
+        ["board", "hard", "nofile", "12345"],
+    ]
+
+
+def unit(template: str) -> dict[str, dict[str, str]]:
+    parser = configparser.ConfigParser(strict=True, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(render(template))
+    return {section: dict(parser[section]) for section in parser.sections()}
+
+
+def test_services_get_the_limit() -> None:
+    drop_in = unit("open_files/etc/systemd/system/service.d/open-files.conf.j2")
+    assert drop_in == {"Service": {"LimitNOFILE": "50000"}}
+
+
+def test_supervisord_comes_back_at_once_and_leaves_its_programs_alone() -> None:
+    drop_in = unit("supervisord/etc/systemd/system/supervisor.service.d/survive.conf.j2")["Service"]
+    assert drop_in["Restart"] == "always"
+    assert drop_in["KillMode"] == "process"
+
+
+def test_supervisords_service_starts_the_current_generation() -> None:
+    drop_in = unit("tornado_app/etc/systemd/system/supervisor.service.d/start-current.conf.j2")
+    assert drop_in == {"Service": {"ExecStartPost": "-/usr/local/sbin/board-start-current"}}
+
+
+def test_the_application_writes_its_data_and_sockets_and_nothing_else() -> None:
+    text = render("tornado_app/etc/tmpfiles.d/tornado-app.conf.j2")
+    entries = {path: rest for _, path, *rest in (line.split() for line in lines(text))}
+    assert {line.split()[0] for line in lines(text)} == {"d"}
+    writable = {path for path, (_, user, _, _) in entries.items() if user == "board"}
+    assert writable == {"/var/lib/board", "/run/board"}
+    # neither code nor settings nor logs can be written by it, through owner, group or others
+    for path, (mode, user, _, age) in entries.items():
+        assert age == "-", "tmpfiles must never clean up"
+        if path not in writable:
+            assert user == "root"
+            assert not int(mode, 8) & 0o022
+    # nobody else reads what users gave or what logs say
+    assert entries["/var/lib/board"] == ["0750", "board", "board", "-"]
+    assert entries["/var/log/board"] == ["0750", "root", "board", "-"]
+    assert {"/opt/board", "/opt/board/releases", "/opt/board/generations", "/opt/board/static"} < set(entries)
+
+
+# ---- The script that runs at boot ----
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "board-start-current"
+    path.write_text(render("tornado_app/usr/local/sbin/start-current.j2", tornado_app_root=str(tmp_path / "opt")))
+    (tmp_path / "opt" / "generations").mkdir(parents=True)
+    return path
+
+
+def run(script: Path, failures: int = 0) -> tuple[int, list[str], str]:
+    """Run it with a supervisorctl that fails some times; its status, what it asked for and what it said."""
+    log, tools = script.parent / "asked", script.parent / "bin"
+    log.write_text("")
+    tools.mkdir(exist_ok=True)
+    fake = tools / "supervisorctl"
+    fake.write_text(f'#!/bin/sh\necho "$*" >>{log}\n[ "$(wc -l <{log})" -gt {failures} ]\n')
+    fake.chmod(0o755)
+    (tools / "sleep").write_text("#!/bin/sh\n")
+    (tools / "sleep").chmod(0o755)
+    done = subprocess.run(
+        ["sh", script],
+        env={"PATH": f"{tools}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    return done.returncode, log.read_text().splitlines(), done.stderr
+
+
+def test_the_script_is_a_script(script: Path) -> None:
+    assert script.read_text().startswith("#!/bin/sh\n#\n# Ansible managed\n")
+    done = subprocess.run(["sh", "-n", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    if shellcheck := shutil.which("shellcheck"):
+        done = subprocess.run([shellcheck, script], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_it_starts_nothing_before_the_first_deploy(script: Path) -> None:
+    assert run(script) == (0, [], "")
+
+
+def test_it_starts_the_current_generation_alone(script: Path) -> None:
+    opt = script.parent / "opt"
+    (opt / "generations" / "board-1.0.0-aaaaaa").mkdir()
+    (opt / "generations" / "board-1.0.1-bbbbbb").mkdir()
+    (opt / "current").symlink_to(Path("generations", "board-1.0.0-aaaaaa"))
+    assert run(script) == (0, ["pid", "start board-1.0.0-aaaaaa:*"], "")
+
+
+def test_it_waits_for_a_supervisord_that_does_not_answer_yet(script: Path) -> None:
+    (script.parent / "opt" / "current").symlink_to(Path("generations", "board-1.0.0-aaaaaa"))
+    status, asked, _ = run(script, failures=3)
+    assert (status, asked) == (0, ["pid"] * 4 + ["start board-1.0.0-aaaaaa:*"])
+
+
+def test_it_says_so_when_supervisord_never_answers(script: Path) -> None:
+    (script.parent / "opt" / "current").symlink_to(Path("generations", "board-1.0.0-aaaaaa"))
+    status, asked, said = run(script, failures=10_000)
+    assert (status, said) == (1, "supervisord does not answer\n")
+    assert set(asked) == {"pid"}
+
+
+# ---- podman on a restricted machine ----
+
+
+@pytest.mark.parametrize("low", [True, False])
+@pytest.mark.parametrize("hybrid", [True, False])
+def test_containers_conf_has_what_the_machine_needs_and_no_more(low: bool, hybrid: bool) -> None:
+    text = render(
+        "fleet/containers.conf.j2",
+        __fleet_low_limit=low, __fleet_hybrid_cgroups=hybrid, __fleet_hard_limit="20000",
+    )  # fmt: skip
+    settings = tomllib.loads(text)
+    assert set(settings) == ({"containers"} if low else set()) | ({"engine"} if hybrid else set())
+    if low:
+        limits = dict(limit.split("=") for limit in settings["containers"]["default_ulimits"])
+        assert set(limits) == {"nofile", "nproc"}
+        for limit in limits.values():
+            soft, hard = map(int, limit.split(":"))
+            assert soft <= hard == 20000, "more than this machine's own hard limit cannot be set"
+    if hybrid:
+        assert settings["engine"] == {"runtime": "runc"}

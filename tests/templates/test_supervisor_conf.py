@@ -1,0 +1,161 @@
+"""supervisord's configuration and the one of a process group, read by supervisor's own parser."""
+
+import os
+import pwd
+import re
+import resource
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eyewall_support import BOARD, REPOSITORY, evaluate, render
+from supervisor.options import ServerOptions
+
+MAIN = "supervisord/etc/supervisor/supervisord.conf.j2"
+PROGRAM = "tornado_app/etc/supervisor/conf.d/program.conf.j2"
+USER = pwd.getpwuid(os.getuid()).pw_name
+
+
+def realize(tmp_path: Path, program: str = "", **given: Any) -> ServerOptions:
+    """Return what supervisord makes of its configuration, with directories that are here."""
+    text = render(MAIN, **given)
+    for old in ("/run/", "/var/log/supervisor", "/etc/supervisor/conf.d"):
+        assert old in text
+        text = text.replace(old, f"{tmp_path}/" if old.endswith("/") else str(tmp_path))
+    (tmp_path / "supervisord").write_text(text)
+    if program:
+        (tmp_path / "program.conf").write_text(program)
+    options = ServerOptions()
+    options.realize(["-c", str(tmp_path / "supervisord")])
+    return options
+
+
+def program(tmp_path: Path, **given: Any) -> str:
+    places = {
+        f"tornado_app_{name}": str(tmp_path / name) for name in ("root", "data", "logs", "sockets")
+    }  # supervisor refuses directories that are not there
+    for place in places.values():
+        Path(place).mkdir(exist_ok=True)
+    return render(PROGRAM, **({"tornado_app_user": USER} | places | given))
+
+
+def group(tmp_path: Path, **given: Any) -> Any:
+    """Return the one process group of an application."""
+    (found,) = realize(tmp_path, program(tmp_path, **given)).process_group_configs
+    return found
+
+
+def processes(tmp_path: Path, **given: Any) -> list[Any]:
+    return list(group(tmp_path, **given).process_configs)
+
+
+def test_supervisord_asks_for_the_sites_open_files(tmp_path: Path) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert realize(tmp_path, open_files_limit=min(hard, 4321)).minfds == min(hard, 4321)
+
+
+def test_root_alone_may_speak_to_supervisord(tmp_path: Path) -> None:
+    (server,) = realize(tmp_path).server_configs
+    assert server["section"] == "unix_http_server", "an inet_http_server could be reached by every account"
+    assert server["file"] == f"{tmp_path}/supervisor.sock"
+    assert server["chmod"] == 0o700
+    assert server["chown"] == (0, 0)
+
+
+def test_supervisords_log_is_rotated(tmp_path: Path) -> None:
+    options = realize(tmp_path, supervisord_log_max_bytes=4096, supervisord_log_backups=2, supervisord_log_level="warn")
+    assert (options.logfile_maxbytes, options.logfile_backups) == (4096, 2)
+    assert options.loglevel == 30
+    assert realize(tmp_path).logfile_maxbytes == 10 * 1024 * 1024
+
+
+@pytest.mark.parametrize("ports", [[8000], [8000, 8001], [9100, 9101, 9102, 9103]])
+def test_a_process_for_each_port_named_after_it(tmp_path: Path, ports: list[int]) -> None:
+    found = processes(tmp_path, __tornado_app_preflight={"ports": ports})
+    assert [int(process.name) for process in found] == ports
+    for process in found:
+        command = shlex.split(process.command)
+        assert command[command.index("--port") + 1] == process.name
+        assert command[command.index("--admin") + 1].endswith(f"-{process.name}.sock")
+        assert process.stdout_logfile.endswith(f"-{process.name}.log")
+
+
+def test_a_process_has_what_the_handover_wants(tmp_path: Path) -> None:
+    drain = 45
+    for process in processes(tmp_path, tornado_app_drain=drain, tornado_app_log_max_bytes=5000):
+        assert process.autostart is False, "after a reboot, two generations would start"
+        assert process.autorestart.__name__ == "RestartUnconditionally"
+        assert process.stopsignal == 15
+        assert process.stopwaitsecs > drain, "supervisord would kill a process that still drains"
+        assert process.uid == os.getuid()
+        assert process.startretries >= 10
+        assert process.redirect_stderr is True
+        assert process.stdout_logfile_maxbytes == 5000
+        assert process.directory == f"{tmp_path}/data"
+        assert process.environment["HOME"] == f"{tmp_path}/data"
+
+
+def test_the_runner_takes_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "runner" / "src"))
+    from eyewall.cli import make_parser  # noqa: PLC0415 -- found through the line above
+
+    board = group(
+        tmp_path,
+        tornado_app_debug=True,
+        tornado_app_drain=12,
+        tornado_app_trusted=["127.0.0.1", "10.0.0.0/8"],
+    )
+    interpreter, *command = shlex.split(board.process_configs[0].command)
+    assert interpreter == f"{tmp_path}/root/releases/1.0.0+0badcafe/venv/bin/python"
+    assert command[:3] == ["-P", "-m", "eyewall"]
+    given = make_parser().parse_args(command[3:])
+    assert given.target == "board:make_app"
+    assert given.port == 8000
+    assert given.debug is True
+    assert given.drain == 12
+    assert given.trusted == ["127.0.0.1", "10.0.0.0/8"]
+    assert given.release == "1.0.0+0badcafe"
+    assert given.open_files == 50000
+    assert board.name == given.generation
+    assert str(given.settings) == f"{tmp_path}/root/generations/{given.generation}/settings.json"
+
+
+def test_debug_is_off_unless_asked_for(tmp_path: Path) -> None:
+    assert "--debug" not in processes(tmp_path)[0].command
+
+
+def test_no_secret_is_in_the_command_or_the_configuration(tmp_path: Path) -> None:
+    text = program(tmp_path, tornado_app_secrets={"KEY": "hunter2-hunter2"})
+    assert "[program:board-" in text
+    assert "hunter2" not in text
+
+
+# ---- The name of a generation ----
+
+
+def name(**given: Any) -> str:
+    return str(evaluate("__tornado_app_generation", **{**BOARD, **given}))
+
+
+def test_the_same_input_is_the_same_generation() -> None:
+    assert name() == name()
+    assert re.fullmatch(r"board-1\.0\.0\+0badcafe-[0-9a-f]{6}", name())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"tornado_app_settings": {"BOARD_DATA": "/elsewhere"}},
+        {"tornado_app_secrets": {"BOARD_COOKIE_SECRET": "rotated"}},
+        {"tornado_app_drain": 31},
+        {"tornado_app_open_files": 40000},
+        {"tornado_app_debug": True},
+        {"__tornado_app_preflight": {"ports": [8000]}},
+        {"__tornado_app_preflight": {"ports": [8001, 8002]}},
+        {"__tornado_app_build": {"release": "1.0.1"}},
+    ],
+    ids=str,
+)
+def test_whatever_makes_a_process_another_makes_another_generation(given: dict[str, Any]) -> None:
+    assert name(**given) != name()

@@ -1,0 +1,138 @@
+"""The documents name what is there: targets, files, links, variables."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from eyewall_support import REPOSITORY, ROLE_NAMES, load_python, options_of
+
+WRITTEN = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/variables.md", "docs/host-layout.md"]
+DOCUMENTS = sorted({*WRITTEN, *(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").glob("*.md"))})
+PACKAGES = [str(path.relative_to(REPOSITORY)) for path in sorted(REPOSITORY.glob("*/README.md"))]
+ROLE_READMES = [f"roles/{role}/README.md" for role in ROLE_NAMES]
+FENCED = re.compile(r"^ *(```+|~~~+).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
+FOLDERS = sorted(path.name for path in REPOSITORY.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
+PATH = re.compile(rf"(?<![\w/.@-])(?:(?:{'|'.join(FOLDERS)})/[\w./*+-]*|site\.yml|Makefile|ansible\.cfg)")
+
+variables_page = load_python(REPOSITORY / "scripts" / "variables_page.py", "variables_page")
+
+
+def read(document: str) -> str:
+    path = REPOSITORY / document
+    assert path.is_file(), f"{document} is not written"
+    return path.read_text(encoding="utf-8")
+
+
+def code_in(text: str) -> Iterator[str]:
+    """Return what stands as code: blocks, and spans outside of them."""
+    for block in FENCED.finditer(text):
+        yield block[0]
+    yield from re.findall(r"`([^`\n]+)`", FENCED.sub("", text))
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_make_target_exists(document: str) -> None:
+    command = re.compile(r"(?:^|&& |; )\s*make ([a-z][a-z-]*)", re.MULTILINE)
+    named = {target for code in code_in(read(document)) for target in command.findall(code)}
+    assert named <= targets()
+
+
+def test_readme_has_the_two_commands() -> None:
+    named = {code for code in code_in(read("README.md")) if re.search(r"^make (up|test)\b", code, re.MULTILINE)}
+    assert any("make up" in code and "make test" in code for code in named)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_of_this_repository_exists(document: str) -> None:
+    text = read(document)
+    # what the README tells a reader to copy is looked for in what it is a copy of
+    copies = re.findall(r"^\s*cp -r (\S+) (\S+)$", f"{read('README.md')}\n{text}", re.MULTILINE)
+    missing = set()
+    for code in code_in(text):
+        for named in PATH.findall(code):
+            path = named.rstrip("./") if "*" not in named else named
+            for source, copy in copies:
+                if path == copy or path.startswith(f"{copy}/"):
+                    path = source + path[len(copy) :]
+            if not list(REPOSITORY.glob(path)):
+                missing.add(named)
+    assert missing == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_playbook_that_is_run_exists(document: str) -> None:
+    for code in code_in(read(document)):
+        for arguments in re.findall(r"ansible-playbook ([^\n`#]+)", code):
+            playbooks = [word for word in arguments.split() if word.endswith(".yml")]
+            assert playbooks, f"ansible-playbook {arguments}"
+            assert all((REPOSITORY / playbook).is_file() for playbook in playbooks), arguments
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that headings get, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *PACKAGES, *ROLE_READMES])
+def test_every_link_leads_somewhere(document: str) -> None:
+    text = FENCED.sub("", read(document))
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]+`", "", text)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (REPOSITORY / document).parent / name if name else REPOSITORY / document
+        assert path.exists(), target
+        if anchor:
+            assert anchor in anchors(path.read_text()), target
+
+
+def test_the_page_of_variables_is_current() -> None:
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "scripts" / "variables_page.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert read("docs/variables.md") == done.stdout, "run: python scripts/variables_page.py > docs/variables.md"
+
+
+def test_the_page_has_every_variable_once_in_its_roles_section() -> None:
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", read("docs/variables.md"), re.MULTILINE | re.DOTALL))
+    assert list(sections) == ROLE_NAMES
+    for role, section in sections.items():
+        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(options_of(role))
+
+
+@pytest.mark.parametrize(
+    ("description", "markdown"),
+    [
+        (["C(auto), or a number."], "`auto`, or a number."),
+        (["One.", "Two, I(three)."], "One. Two, `three`."),
+        (
+            ["A pipe C(a|b) in a cell, a <tag> and some_name."],
+            r"A pipe `a\|b` in a cell, a \<tag\> and some\_name.",
+        ),
+        (["C(f(x)) and V(true)."], "`f(x)` and `true`."),
+        (["ABC(x) is no markup."], "ABC(x) is no markup."),
+    ],
+)
+def test_markup_of_descriptions(description: list[str], markdown: str) -> None:
+    assert variables_page.as_markdown(description) == markdown
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *PACKAGES, *ROLE_READMES])
+def test_every_variable_that_a_document_names_is_one(document: str) -> None:
+    known = {name for role in ROLE_NAMES for name in options_of(role)}
+    modules = {path.stem for path in REPOSITORY.glob("roles/*/library/*.py")}
+    for code in code_in(read(document)):
+        if "is not a variable of the role" in code:
+            continue  # it shows what a typo looks like
+        named = set(re.findall(rf"(?<![\w/.-])(?:{'|'.join(ROLE_NAMES)})_[a-z_]+(?![\w/.*])", code))
+        assert named <= known | modules, f"`{code}`"

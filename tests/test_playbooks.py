@@ -1,0 +1,45 @@
+"""Ansible takes every playbook with every inventory."""
+
+import re
+
+import pytest
+from ansible_runs import INVENTORIES, PLAYBOOKS, Runs
+from eyewall_support import REPOSITORY, load_yaml
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES)
+def test_syntax_of_every_playbook(runs: Runs, inventory: str) -> None:
+    done = runs["playbooks", inventory].result()
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "[WARNING]" not in said
+    for playbook in PLAYBOOKS:
+        assert f"playbook: {playbook}" in said
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES)
+def test_inventory_can_be_read_and_has_application_hosts(runs: Runs, inventory: str) -> None:
+    done = runs["graph", inventory].result()
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    graph = done.stdout
+    assert "|--@app:" in graph
+    found = re.findall(r"^  \|  \|--(\S+)$", graph[graph.index("|--@app:") :], re.MULTILINE)
+    assert set(load_yaml(REPOSITORY / "inventory" / inventory / "hosts.yml")["app"]["hosts"]) <= set(found)
+    assert found
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES)
+def test_inventory_has_a_file_of_variables_for_each_role_and_secrets_apart(inventory: str) -> None:
+    variables = REPOSITORY / "inventory" / inventory / "group_vars" / "app"
+    assert (variables / "tornado_app.yml").is_file()
+    assert (variables / "vault.yml").is_file()
+    secrets = load_yaml(variables / "tornado_app.yml").get("tornado_app_secrets", {})
+    assert secrets
+    for name, value in secrets.items():
+        assert "{{ vault_" in value, f"{name} stands in the open"
+
+
+def test_the_wiring_is_beside_site_yml_and_playbooks_alike() -> None:
+    assert (REPOSITORY / "playbooks" / "group_vars" / "all" / "wiring.yml").is_file()
+    assert (REPOSITORY / "group_vars" / "all" / "wiring.yml").is_file()

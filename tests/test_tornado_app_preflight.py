@@ -1,0 +1,211 @@
+"""What cannot work on a host is refused before anything is changed, with a sentence for each mistake."""
+
+import os
+import platform
+import pwd
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from eyewall_support import load_module, run_module
+
+USER = pwd.getpwuid(os.getuid()).pw_name  # whose the listeners of these tests are
+NO_ACCOUNT = "board-that-nobody-made"
+
+
+@pytest.fixture(scope="module")
+def preflight() -> ModuleType:
+    return load_module("tornado_app", "tornado_app_preflight")
+
+
+@pytest.fixture
+def look(
+    preflight: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    free_ports: Callable[[int], list[int]],
+) -> Callable[..., dict[str, Any]]:
+    """Run the module, with arguments that are right but for those given."""
+    port = free_ports(2)[0]
+
+    def run(**given: Any) -> dict[str, Any]:
+        right = {
+            "name": "board", "root": str(tmp_path), "user": "nobody", "python": sys.executable, "processes": "2", "port": port,
+            "reserved_ports": [80], "settings": {"BOARD_DATA": "/x"}, "secrets": {"KEY": "value"},
+        }  # fmt: skip
+        return run_module(preflight, capsys, **(right | given))
+
+    return run
+
+
+def test_what_is_right_passes_and_is_described(look: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "releases" / "1.0").mkdir(parents=True)
+    (tmp_path / "releases" / "1.0" / "release.json").touch()
+    (tmp_path / "releases" / "unfinished").mkdir()
+    result = look()
+    assert result["changed"] is False
+    assert len(result["ports"]) == 2
+    assert result["ports"][1] == result["ports"][0] + 1
+    assert result["target"]["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert result["target"]["python_full"] == platform.python_version()
+    assert result["target"]["machine"] == os.uname().machine
+    assert result["target"]["glibc"].split(".")[0] == "2"
+    assert result["releases"] == ["1.0"]
+    assert set(result["kernel"]) == {"net.core.somaxconn", "net.ipv4.tcp_migrate_req"}
+
+
+def test_auto_is_one_process_per_cpu(look: Callable[..., dict[str, Any]]) -> None:
+    assert len(look(processes="auto")["ports"]) == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", "", "10000", "07", "AUTO"])
+def test_processes_that_are_no_number(look: Callable[..., dict[str, Any]], asked: str) -> None:
+    result = look(processes=asked)
+    assert f"tornado_app_processes is '{asked}'; allowed are 'auto' (one per CPU, here " in result["msg"]
+    assert "and 1 to 9999." in result["msg"]
+    assert result["msg"].startswith(f"{socket.gethostname()}: ")
+
+
+@pytest.mark.parametrize(("asked", "number"), [("1", 1), ("9999", 9999), ("auto", 6)])
+def test_numbers_of_processes(preflight: ModuleType, asked: str, number: int) -> None:
+    assert preflight.number_of_processes(asked, 6) == number
+
+
+@pytest.mark.parametrize("port", [0, 80, 1023, 65535])
+def test_ports_outside_of_what_is_allowed(look: Callable[..., dict[str, Any]], port: int) -> None:
+    message = look(port=port)["msg"]
+    assert f"tornado_app_port is {port}, so 2 processes take the ports {port} to {port + 1}" in message
+    assert "allowed are ports from 1024 to 65535." in message
+
+
+@pytest.mark.parametrize("reach", [0, -1], ids=["inside", "the last one reaches in"])
+def test_ports_of_outgoing_connections(look: Callable[..., dict[str, Any]], reach: int) -> None:
+    low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    message = look(port=int(low) + reach)["msg"]
+    assert f"tornado_app_port is {int(low) + reach}," in message
+    assert f"allowed are ports outside {low} to {high}, which outgoing connections use here" in message
+
+
+def test_ports_of_another_service(look: Callable[..., dict[str, Any]]) -> None:
+    first = look()["ports"][0]
+    message = look(reserved_ports=[80, first + 1])["msg"]
+    assert f"tornado_app_port is {first}" in message
+    assert f"; {first + 1} is another service's of this site, allowed are ports of its own." in message
+    assert f"; {first} is another" not in message
+
+
+@pytest.fixture
+def listener(look: Callable[..., dict[str, Any]]) -> Iterator[int]:
+    """Return the second port of the application, taken by this very process."""
+    port = look()["ports"][1]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        yield port
+
+
+def test_a_port_that_is_taken_and_by_whom(look: Callable[..., dict[str, Any]], listener: int) -> None:
+    own = Path("/proc/self/comm").read_text().strip()
+    message = look()["msg"]
+    assert f"; {listener} is taken by {own} (PID {os.getpid()}), allowed are free ports." in message
+
+
+def test_a_connection_that_is_no_listener_takes_no_port(preflight: ModuleType, listener: int) -> None:
+    with socket.create_connection(("127.0.0.1", listener)) as connection:
+        found = preflight.listeners()
+        assert listener in found
+        assert connection.getsockname()[1] not in found
+
+
+def test_a_port_of_the_applications_own_older_process_is_free(
+    look: Callable[..., dict[str, Any]], listener: int
+) -> None:
+    assert "msg" not in look(user=USER)
+    # for another application's account it is taken, and for one that is not made yet
+    for other in ("nobody", NO_ACCOUNT):
+        assert f"; {listener} is taken by " in look(user=other)["msg"]
+    # reserved is reserved, whoever has it
+    message = look(user=USER, reserved_ports=[listener])["msg"]
+    assert f"; {listener} is another service's of this site, allowed are ports of its own." in message
+    assert "is taken by" not in message
+
+
+def test_whose_a_listener_is(preflight: ModuleType, listener: int) -> None:
+    uid, inode = preflight.listeners()[listener]
+    assert uid == os.getuid()
+    assert preflight.port_mistakes([listener], [], uid) == []
+    for other in (uid + 1, None):
+        (mistake,) = preflight.port_mistakes([listener], [], other)
+        assert f"; {listener} is taken by {preflight.holder(uid, inode)}, allowed are free ports." in mistake
+
+
+def test_a_holder_that_cannot_be_seen_is_named_by_its_account(preflight: ModuleType) -> None:
+    nobodys_inode = "0"  # the kernel gives none of this number
+    assert preflight.holder(os.getuid(), nobodys_inode) == f"a process of the account {USER}"
+    nobodys_uid = next(uid for uid in range(60000, 64000) if uid not in {entry.pw_uid for entry in pwd.getpwall()})
+    assert preflight.holder(nobodys_uid, nobodys_inode) == f"a process of the account {nobodys_uid}"
+
+
+def test_an_account_before_its_first_run_has_no_number(preflight: ModuleType) -> None:
+    assert preflight.account(USER) == os.getuid()
+    assert preflight.account(NO_ACCOUNT) is None
+
+
+def test_debug_with_several_processes(look: Callable[..., dict[str, Any]]) -> None:
+    message = look(debug=True, processes="3")["msg"]
+    assert "tornado_app_debug is true with 3 processes (tornado_app_processes: 3)" in message
+    assert "allowed is 1." in message
+    assert "msg" not in look(debug=True, processes="1")
+
+
+@pytest.mark.parametrize("name", ["Board", "1board", "", "board_x", "a" * 25, "-x", "böard", "board\n"])
+def test_names_that_are_none(look: Callable[..., dict[str, Any]], name: str) -> None:
+    assert f"tornado_app_name is '{name}'; allowed are up to 24 small letters" in look(name=name)["msg"]
+
+
+@pytest.mark.parametrize("name", ["1A", "A-B", "", "A B", "A=B", "Ä"])
+def test_settings_with_a_name_that_is_none(look: Callable[..., dict[str, Any]], name: str) -> None:
+    assert f"tornado_app_settings has the name '{name}'; allowed are letters" in look(settings={name: "x"})["msg"]
+
+
+@pytest.mark.parametrize(("value", "kind"), [(["a"], "list"), ({"a": 1}, "dict"), (None, "NoneType")])
+def test_settings_with_a_value_that_is_no_text(look: Callable[..., dict[str, Any]], value: object, kind: str) -> None:
+    assert f"tornado_app_settings: SIZE is a {kind}; allowed are texts" in look(settings={"SIZE": value})["msg"]
+
+
+def test_settings_may_be_scalars(look: Callable[..., dict[str, Any]]) -> None:
+    assert "msg" not in look(settings={"A": "x", "B": 1, "C": 0.5, "D": True, "E": ""})
+
+
+@pytest.mark.parametrize("value", ["", "CHANGE-ME"])
+def test_secrets_that_are_none(look: Callable[..., dict[str, Any]], value: str) -> None:
+    message = look(secrets={"KEY": value, "OTHER": "right"})["msg"]
+    assert "tornado_app_secrets: KEY is empty or the example's placeholder" in message
+    assert "OTHER" not in message
+
+
+def test_no_secret_is_in_the_result(look: Callable[..., dict[str, Any]]) -> None:
+    assert "hunter2" not in str(look(secrets={"1": "hunter2-hunter2"}))
+
+
+def test_an_interpreter_that_is_not_there(look: Callable[..., dict[str, Any]]) -> None:
+    assert (
+        "tornado_app_python is '/usr/bin/python9'; allowed is an interpreter" in look(python="/usr/bin/python9")["msg"]
+    )
+
+
+def test_an_interpreter_on_another_c_library(look: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho 3.12.1 x86_64 -\n")
+    other.chmod(0o755)
+    assert "on another C library than glibc" in look(python=str(other))["msg"]
+
+
+def test_all_mistakes_are_reported_together(look: Callable[..., dict[str, Any]]) -> None:
+    message = look(name="Board", processes="0", port=80, secrets={"KEY": ""}, python="/nowhere")["msg"]
+    for variable in ("name", "processes", "port", "secrets", "python"):
+        assert f"tornado_app_{variable}" in message
