@@ -9,6 +9,7 @@ import shutil
 import time
 import xmlrpc.client
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,13 @@ class Mover:
         answer = ask(f"{self.params['sockets']}/{group}-{port}.sock", "/ready")
         return bool(answer and answer.get("state") == "ready" and answer.get("generation") == group)
 
+    def can_start(self, group: str, port: int) -> bool:
+        return self.state(group, port) != "STOPPING"
+
+    def has_settled(self, group: str, port: int) -> bool:
+        """Whether a process that was started is ready, or never will be."""
+        return self.is_ready(group, port) or self.state(group, port) in BROKEN
+
     def others(self) -> list[str]:
         """Groups of this application that supervisord knows beside the wanted one."""
         return sorted({group for group, _ in self.states()} - {self.generation})
@@ -208,7 +216,7 @@ class Mover:
         begun = time.monotonic()
         for port in ports:
             # supervisord does not start a process that it is stopping, and does not say so
-            until(lambda port=port: self.state(group, port) != "STOPPING", self.params["stop_timeout"])  # type: ignore[misc]
+            until(partial(self.can_start, group, port), self.params["stop_timeout"])
             try:
                 self.rpc.startProcess(f"{group}:{port}", False)
             except xmlrpc.client.Fault as fault:
@@ -217,10 +225,8 @@ class Mover:
                         f"{group}:{port} does not start: {fault.faultString}.{self.log(group, port)}"
                     ) from None
         for port in ports:
-            ready = lambda port=port: self.is_ready(group, port)  # noqa: E731
-            broken = lambda port=port: self.state(group, port) in BROKEN  # noqa: E731
-            until(lambda ready=ready, broken=broken: ready() or broken(), self.params["start_timeout"])  # type: ignore[misc]
-            if not ready():
+            until(partial(self.has_settled, group, port), self.params["start_timeout"])
+            if not self.is_ready(group, port):
                 state = self.state(group, port)
                 why = "ended" if state in BROKEN else f"was not ready within {self.params['start_timeout']} s"
                 raise Failure(f"{group}:{port} {why} (supervisord: {state}).{self.log(group, port)}")
@@ -292,6 +298,8 @@ class Mover:
         unfinished.unlink(missing_ok=True)
         unfinished.symlink_to(Path("generations", self.generation))
         unfinished.rename(self.link)
+        # in the order in which they were current, tornado_app_prune keeps the last ones
+        (self.link / "generation.json").touch()
         for group in set(self.others()) - {name.partition(":")[0] for name in self.surplus()}:
             self.remove_group(group)
 

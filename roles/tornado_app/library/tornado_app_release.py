@@ -48,13 +48,13 @@ def publish(static: Path, store: Path) -> None:
                 continue
             os.utime(variant, (date, date))
             published = store / content / variant.relative_to(static)
-            if published.exists():
-                continue
             published.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            # One file, a link to it from each release that names it: the last link is the store's own, and
+            # then tornado_app_prune removes it. A link and a rename: a reader sees the whole file or none.
+            there, link = (published, variant) if published.exists() else (variant, published)
             with tempfile.TemporaryDirectory(dir=store) as scratch:
-                # a link and a rename: a reader sees the whole file or none
-                os.link(variant, unfinished := Path(scratch, "file"))
-                unfinished.rename(published)
+                os.link(there, unfinished := Path(scratch, "file"))
+                unfinished.rename(link)
 
 
 def install(module: AnsibleModule, place: Path) -> None:
@@ -62,23 +62,8 @@ def install(module: AnsibleModule, place: Path) -> None:
     venv = place / "venv"
     interpreter = str(venv / "bin" / "python")
     wheels = [str(wheel) for wheel in sorted((place / "wheels").glob("*.whl"))]
-    pip = [
-        interpreter,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-index",
-        "--no-cache-dir",
-    ]
-    locked = [
-        "--find-links",
-        str(place / "wheelhouse"),
-        "--require-hashes",
-        "-r",
-        str(place / "requirements.txt"),
-    ]
+    pip = [interpreter, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-index"]
+    locked = ["--find-links", str(place / "wheelhouse"), "--require-hashes", "-r", str(place / "requirements.txt")]
     module.run_command([module.params["python"], "-m", "venv", str(venv)], check_rc=True)
     module.run_command([*pip, *locked], check_rc=True)
     module.run_command([*pip, "--no-deps", *wheels], check_rc=True)

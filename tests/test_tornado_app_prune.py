@@ -1,0 +1,107 @@
+"""What is removed from a host, and what never is."""
+
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from eyewall_support import load_module, run_module
+
+
+@pytest.fixture(scope="module")
+def release() -> ModuleType:
+    return load_module("tornado_app", "tornado_app_release")
+
+
+@pytest.fixture
+def prune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the module on a host in tmp_path; what it removed, by last part of the path."""
+    module = load_module("tornado_app", "tornado_app_prune")
+    programs = tmp_path / "conf.d"
+    programs.mkdir()
+    monkeypatch.setattr(module, "PROGRAMS", programs)
+
+    def run(keep: int, *, check: bool = False) -> list[str]:
+        result = run_module(module, capsys, check=check, root=str(tmp_path), logs=str(tmp_path / "logs"), keep=keep)
+        assert result["changed"] == bool(result["removed"])
+        return sorted(Path(path).name for path in result["removed"])
+
+    return run
+
+
+@pytest.fixture
+def host(tmp_path: Path, release: ModuleType) -> Path:
+    """Five generations of four releases, current in this order; 2 and 3 are of one release."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "static").mkdir()
+    for number, of in enumerate(["r1", "r2", "r2", "r3", "r4"], 1):
+        static = tmp_path / "releases" / of / "static"
+        if not static.exists():
+            static.mkdir(parents=True)
+            (static / "logo.svg").write_text("<svg/>")  # the same in every release
+            (static / "app.css").write_text(f"body {{}} /* {of} */")
+            release.publish(static, tmp_path / "static")
+        place = tmp_path / "generations" / f"g{number}"
+        place.mkdir(parents=True)
+        (place / "settings.json").write_text('{"SECRET": "s"}')
+        manifest = place / "generation.json"
+        manifest.write_text(json.dumps({"release": of}))
+        os.utime(manifest, (number, number))
+        (tmp_path / "logs" / f"g{number}-8000.log").touch()
+        (tmp_path / "logs" / f"g{number}-8000.log.1").touch()
+    (tmp_path / "current").symlink_to("generations/g5")
+    return tmp_path
+
+
+def names(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir())
+
+
+def test_the_newest_stay_and_what_is_theirs(host: Path, prune: Any) -> None:
+    assert prune(3) == ["g1", "g2", "r1"]
+    assert names(host / "generations") == ["g3", "g4", "g5"]
+    assert names(host / "releases") == ["r2", "r3", "r4"], "g3 needs the release that g2 had, too"
+    assert names(host / "logs") == sorted(f"g{n}-8000.log{end}" for n in (3, 4, 5) for end in ("", ".1"))
+    assert prune(3) == []
+
+
+def test_static_files_go_with_the_last_release_that_names_them(host: Path, prune: Any) -> None:
+    def published() -> list[str]:
+        return sorted(path.read_text() for path in (host / "static").rglob("*") if path.is_file())
+
+    before = published()
+    assert before == ["<svg/>", *(f"body {{}} /* r{n} */" for n in (1, 2, 3, 4))]
+    prune(3)
+    assert published() == ["<svg/>", *(f"body {{}} /* r{n} */" for n in (2, 3, 4))], "the logo is named by others"
+    assert all(any(place.iterdir()) for place in (host / "static").iterdir()), "no empty directory stays"
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2])
+def test_the_current_one_and_the_one_before_always_stay(host: Path, prune: Any, keep: int) -> None:
+    assert prune(keep) == ["g1", "g2", "g3", "r1", "r2"]
+    assert names(host / "generations") == ["g4", "g5"]
+
+
+def test_the_current_one_stays_also_when_it_is_the_oldest(host: Path, prune: Any) -> None:
+    (host / "current").unlink()
+    (host / "current").symlink_to("generations/g1")
+    assert "g1" not in prune(2)
+    assert (host / "releases" / "r1").exists()
+
+
+def test_what_supervisord_knows_stays(host: Path, prune: Any) -> None:
+    (host / "conf.d" / "g2.conf").touch()
+    assert prune(2) == ["g1", "g3", "r1"]
+
+
+def test_a_release_that_waits_for_its_generation_stays(host: Path, prune: Any) -> None:
+    (host / "releases" / "r9").mkdir()
+    assert "r9" not in prune(2)
+
+
+def test_check_mode_says_it_and_does_nothing(host: Path, prune: Any) -> None:
+    assert prune(3, check=True) == ["g1", "g2", "r1"]
+    assert names(host / "generations") == ["g1", "g2", "g3", "g4", "g5"]
+    assert len(names(host / "logs")) == 10
