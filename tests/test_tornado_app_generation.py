@@ -546,7 +546,8 @@ def test_a_generation_that_fails_leaves_the_old_one_on_every_port(
     # the process, why, and what it said last
     assert str(failed.value).startswith(f"{new['generation']}:{bad} {why}")
     assert f"fake runner {new['generation']} on {bad}: {line}" in str(failed.value)
-    assert poller.failures == []
+    # one that dies takes along what is inside it: the one request that this poller may have there
+    assert len(poller.failures) <= (misbehaviour == "exit after ready"), poller.failures
     assert poller.answers[first][-1] == old["generation"]
     host.is_at(old)
 
