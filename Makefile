@@ -38,7 +38,7 @@ down: tools ## Remove the local fleet
 test: check molecule ## Run every test: check, and molecule with testinfra on containers
 
 .PHONY: check
-check: lint fast-tests ## Run what takes seconds: linters, and tests without a container
+check: lint fast-tests ## Run what takes no container: linters and fast tests, under two minutes
 
 .PHONY: lint
 lint: tools
