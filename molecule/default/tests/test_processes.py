@@ -120,7 +120,7 @@ def test_a_taken_port_is_said_before_anything_changes(site):
     try:
         assert squatter.stdout is not None
         assert squatter.stdout.readline() == "up\n"
-        done = site.play("-e", "tornado_app_port=8100")
+        done = site.play("-e", "tornado_app_port=8100 tornado_app_processes=2")
     finally:
         site.host.run("pkill -f 8101")
         os.kill(squatter.pid, signal.SIGTERM)
