@@ -11,19 +11,14 @@ PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks
 
 ##@ A first look
 .PHONY: up
-up: fleet ## Set up everything: tools, a fleet of containers, the site on it
-	ansible-playbook site.yml
-	ansible-playbook playbooks/status.yml
+up: tools packages-containers ## Set up everything: tools, a fleet of containers, the site on it
+	@python scripts/local_secrets.py .local/secrets.json
+	ansible-playbook playbooks/fleet_create.yml site.yml playbooks/status.yml
 	@echo
 	@limit=$$(ulimit -Hn); if [ "$$limit" != unlimited ] && [ "$$limit" -lt 50000 ]; then \
 	  echo "Each process may open $$limit files, all that this machine lets a container have; 50000 on hosts of your own."; fi
 	@echo "The site is up: http://127.0.0.1:8080/"
 	@python -c "import json; print('Sign in with the password', json.load(open('.local/secrets.json'))['password'])"
-
-.PHONY: fleet
-fleet: tools packages-containers
-	@python scripts/local_secrets.py .local/secrets.json
-	ansible-playbook playbooks/fleet_create.yml
 
 .PHONY: status
 status: tools ## Show every process of the local fleet
