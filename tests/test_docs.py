@@ -10,7 +10,7 @@ from eyewall_support import REPOSITORY, ROLE_NAMES, load_python, options_of
 
 WRITTEN = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/variables.md", "docs/host-layout.md"]
 DOCUMENTS = sorted({*WRITTEN, *(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").glob("*.md"))})
-PACKAGES = [str(path.relative_to(REPOSITORY)) for path in sorted(REPOSITORY.glob("*/README.md"))]
+PACKAGES = [str(path.relative_to(REPOSITORY)) for path in sorted(REPOSITORY.glob("[!.]*/README.md"))]
 ROLE_READMES = [f"roles/{role}/README.md" for role in ROLE_NAMES]
 FENCED = re.compile(r"^ *(```+|~~~+).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 FOLDERS = sorted(path.name for path in REPOSITORY.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
