@@ -94,6 +94,12 @@ def test_an_import_that_raises_shows_where(tmp_path: Path) -> None:
         (["--port", "8000", "--no-such-option"], "--no-such-option"),
         (["--port", "8000", "--address", "192.0.2.1"], "--address 192.0.2.1: this host does not have it"),
         (["--port", "8000", "--admin", "/no/such/directory/a.sock"], "--admin /no/such/directory/a.sock"),
+        (["--port", "8000", "--admin", "/"], "--admin /: exists and is no socket"),
+        (["--port", "8000", "--admin", "/dev/null/a.sock"], "--admin /dev/null/a.sock: Not a directory"),
+        (["--port", "8000", "--address", "unix:a.sock"], "'unix:a.sock' names no absolute path"),
+        (["--port", "8000", "--address", "unix:/dev/null/a.sock"], "unix:/dev/null/a.sock: Not a directory"),
+        (["--port", "8000", "--address", f"unix:/{'x' * 300}"], "bytes than a Unix socket's path can be"),
+        (["--port", "8000", "--admin", f"/{'x' * 300}"], "bytes than a Unix socket's path can be"),
     ],
 )
 def test_bad_options(arguments: list[str], wanted: str) -> None:

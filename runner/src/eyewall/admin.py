@@ -5,7 +5,6 @@ import logging
 import os
 import resource
 import socket
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,16 +13,12 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_unix_socket
 from tornado.web import Application, RequestHandler
 
-from eyewall.errors import Refusal
+from eyewall.listen import UnixSocket
 from eyewall.server import Server
 
 log = logging.getLogger(__name__)
-
-# sockaddr_un.sun_path has 108 bytes with its NUL (unix(7)).
-MAX_PATH = 107
 
 
 @dataclass
@@ -122,11 +117,8 @@ class Admin:
     """Serves a `Status` on a Unix socket at `path`, mode 0600."""
 
     def __init__(self, path: Path, status: Status) -> None:
-        self._path = path
-        # Our own name in the same directory: rename(2) is atomic within a file system only.
-        self._temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        self._place = UnixSocket(f"--admin {path}", path)
         self._listener: socket.socket | None = None
-        self._inode: tuple[int, int] | None = None
         handlers = [
             (r"/health", _Health),
             (r"/ready", _Ready),
@@ -140,48 +132,19 @@ class Admin:
 
     def bind(self) -> None:
         """Make the socket, under another name. Raises `Refusal` if the path cannot be had."""
-        try:
-            if not stat.S_ISSOCK(self._path.stat().st_mode):
-                raise Refusal(f"--admin {self._path}: exists and is no socket")
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise Refusal(f"--admin {self._path}: {error.strerror}") from None
-        if (excess := len(os.fsencode(self._temporary)) - MAX_PATH) > 0:
-            raise Refusal(f"--admin {self._path}: longer by {excess} bytes than a Unix socket's path can be")
-        try:
-            self._listener = bind_unix_socket(str(self._temporary), mode=0o600)
-            at = self._temporary.stat()
-        except OSError as error:
-            raise Refusal(f"--admin {self._path}: {error.strerror}") from None
-        self._inode = (at.st_dev, at.st_ino)
+        self._listener = self._place.bind()
 
     def start(self) -> None:
-        """Listen, and take the path over from whoever had it, in one step; `bind` comes before.
-
-        At no moment is there no socket at the path, and one that a dead process left there is replaced.
-        A living process that had it goes on, unseen.
-        """
+        """Listen, and take the path over from whoever had it; `bind` comes before."""
         assert self._listener is not None  # noqa: S101
         self._server.add_socket(self._listener)
-        self._temporary.rename(self._path)
+        self._place.publish()
 
     def superseded(self) -> bool:
-        """Tell whether another process's socket stands at the path. No socket at all is no successor."""
-        at = self._at_path()
-        return at is not None and at != self._inode
+        """Tell whether another process's socket stands at the path."""
+        return self._place.superseded()
 
     def stop(self) -> None:
         """Stop, and remove the socket unless it is a successor's."""
         self._server.stop()
-        self._temporary.unlink(missing_ok=True)
-        if self._inode is not None and self._at_path() == self._inode:
-            self._path.unlink()
-
-    def _at_path(self) -> tuple[int, int] | None:
-        # While we listen, the kernel holds our inode, so its number is nobody else's.
-        try:
-            at = self._path.stat()
-        except OSError:
-            return None
-        return (at.st_dev, at.st_ino)
+        self._place.remove()

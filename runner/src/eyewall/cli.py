@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from eyewall.errors import Refusal
 from eyewall.limits import raise_open_files
+from eyewall.listen import UNIX
 from eyewall.log import log_to_stderr
 from eyewall.process import Options, serve
 from eyewall.proxies import LOOPBACK, parse_trusted
@@ -39,8 +40,15 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="package.module:factory",
         help="returns the tornado.web.Application (may be a coroutine function), or is one itself",
     )
-    add("--port", type=_port, required=True, metavar="N", help="TCP port to listen on, 1 to 65535")
-    add("--address", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add(
+        "--port", type=_port, required=True, metavar="N", help="TCP port to listen on, 1 to 65535; the process's number"
+    )
+    add(
+        "--address",
+        type=_address,
+        default="127.0.0.1",
+        help="address to listen on, or unix:/absolute/path: a Unix socket instead of the port (default: %(default)s)",
+    )
     add(
         "--admin",
         type=Path,
@@ -155,6 +163,12 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port; allowed is 1 to 65535")
     return int(text)
+
+
+def _address(text: str) -> str:
+    if text.startswith(UNIX) and not text.startswith(f"{UNIX}/"):
+        raise argparse.ArgumentTypeError(f"{text!r} names no absolute path, as unix:/run/board/proof.sock does")
+    return text
 
 
 def _number(text: str) -> int:

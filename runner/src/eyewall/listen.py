@@ -1,21 +1,38 @@
-"""The port: shared with the successor, and with nobody else."""
+"""The port, shared with the successor and with nobody else; or a Unix socket, for requests off the air."""
 
+import contextlib
 import errno
+import os
 import socket
+import stat
+from pathlib import Path
 
-from tornado.netutil import bind_sockets
+from tornado.netutil import bind_sockets, bind_unix_socket
 
 from eyewall.errors import Refusal
 
+# What an address that is a Unix socket's path begins with.
+UNIX = "unix:"
 
-def listen(address: str, port: int, backlog: int) -> list[socket.socket]:
-    """Listen with ``SO_REUSEPORT``: a successor joins the port before this process leaves it.
+# sockaddr_un.sun_path has 108 bytes with its NUL (unix(7)).
+MAX_PATH = 107
 
-    The kernel lets a second process in only if every process on the port set the option and runs as the
-    same user (socket(7)), so a foreign program on the port makes this fail, as it should.
+
+def listen(address: str, port: int, backlog: int, at_exit: contextlib.ExitStack) -> list[socket.socket]:
+    """Listen on `port`, or on the Unix socket alone that `address` names; `at_exit` removes the latter.
+
+    The port has ``SO_REUSEPORT``: a successor joins it before this process leaves it. The kernel lets a
+    second process in only if every process on the port set the option and runs as the same user
+    (socket(7)), so a foreign program on the port makes this fail, as it should.
 
     `backlog` is in connections. Raises `Refusal` if the address or the port cannot be had.
     """
+    if address.startswith(UNIX):
+        place = UnixSocket(f"--address {address}", Path(address.removeprefix(UNIX)))
+        at_exit.callback(place.remove)
+        listener = place.bind(backlog)
+        place.publish()
+        return [listener]
     where = f"--port {port} on {address}"
     try:
         return bind_sockets(port, address=address, backlog=backlog, reuse_port=True)
@@ -30,3 +47,58 @@ def listen(address: str, port: int, backlog: int) -> list[socket.socket]:
         if error.errno == errno.EADDRNOTAVAIL:
             raise Refusal(f"--address {address}: this host does not have it") from None
         raise Refusal(f"{where}: {error.strerror}") from None
+
+
+class UnixSocket:
+    """A Unix socket at `path`, mode 0600; `given` is the option and its value, for what a user reads."""
+
+    def __init__(self, given: str, path: Path) -> None:
+        self._given = given
+        self._path = path
+        # Our own name in the same directory: rename(2) is atomic within a file system only.
+        self._temporary = path.parent / f".{os.getpid()}.{path.name}"
+        self._inode: tuple[int, int] | None = None
+
+    def bind(self, backlog: int = 128) -> socket.socket:
+        """Make the socket, under another name. Raises `Refusal` if the path cannot be had."""
+        if (excess := len(os.fsencode(self._temporary)) - MAX_PATH) > 0:
+            raise Refusal(f"{self._given}: longer by {excess} bytes than a Unix socket's path can be")
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISSOCK(self._path.lstat().st_mode):
+                    raise Refusal(f"{self._given}: exists and is no socket")
+            listener = bind_unix_socket(str(self._temporary), mode=0o600, backlog=backlog)
+            at = self._temporary.stat()
+        except OSError as error:
+            raise Refusal(f"{self._given}: {error.strerror}") from None
+        self._inode = (at.st_dev, at.st_ino)
+        return listener
+
+    def publish(self) -> None:
+        """Take the path over from whoever had it, in one step; `bind` comes before.
+
+        At no moment is there no socket at the path, and one that a dead process left there is replaced.
+        A living process that had it goes on, unseen.
+        """
+        self._temporary.rename(self._path)
+
+    def superseded(self) -> bool:
+        """Tell whether another process's socket stands at the path. No socket at all is no successor."""
+        at = self._at_path()
+        return at is not None and at != self._inode
+
+    def remove(self) -> None:
+        """Remove the socket unless it is a successor's, or was never made."""
+        if self._inode is None:
+            return
+        self._temporary.unlink(missing_ok=True)
+        if self._at_path() == self._inode:
+            self._path.unlink()
+
+    def _at_path(self) -> tuple[int, int] | None:
+        # While we listen, the kernel holds our inode, so its number is nobody else's.
+        try:
+            at = self._path.stat()
+        except OSError:
+            return None
+        return (at.st_dev, at.st_ino)

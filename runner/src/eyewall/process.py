@@ -15,7 +15,7 @@ from tornado.web import Application
 from eyewall.admin import Admin, Status
 from eyewall.drain import Drain
 from eyewall.limits import capped_backlog
-from eyewall.listen import listen
+from eyewall.listen import UNIX, listen
 from eyewall.metrics import ProcessMetrics
 from eyewall.orphan import watch_for_successor
 from eyewall.proxies import Proxies
@@ -82,7 +82,7 @@ async def serve(options: Options, parent: int) -> None:
             at_exit.callback(admin.stop)
             admin.bind()
         _drain_on_signals(drain)
-        sockets = listen(options.address, options.port, options.backlog)
+        sockets = listen(options.address, options.port, options.backlog, at_exit)
         # From here on connections arrive, and nothing may fail any more.
         server.add_sockets(sockets)
         if admin is not None:
@@ -92,10 +92,10 @@ async def serve(options: Options, parent: int) -> None:
         watchdog.start()
         at_exit.callback(watchdog.stop)
         status.serving = True
+        where = options.address if options.address.startswith(UNIX) else f"{options.address}:{options.port}"
         log.info(
-            "serving %s on %s:%d, release %s, generation %s, pid %d",
-            options.target, options.address, options.port, options.release or "-", options.generation or "-",
-            os.getpid(),
+            "serving %s on %s, release %s, generation %s, pid %d",
+            options.target, where, options.release or "-", options.generation or "-", os.getpid(),
         )  # fmt: skip
         await drain.finish()
 
@@ -112,11 +112,16 @@ def set_debug(application: Application) -> None:
 
 
 def _drain_on_signals(drain: Drain) -> None:
+    told = False
+
     def handle(number: signal.Signals) -> None:
-        if drain.draining:
+        nonlocal told
+        # the first one counts as such also when an orphan drains already (see eyewall.orphan)
+        if told:
             log.warning("second %s: exit at once", number.name)
             logging.shutdown()
             os._exit(128 + number)
+        told = True
         drain.begin(number.name)
 
     loop = asyncio.get_running_loop()
