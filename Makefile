@@ -7,6 +7,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 FOR_TOOLS := python3-venv
 FOR_CONTAINERS := podman runc netavark aardvark-dns iptables mmdebstrap openssh-client
 FOR_TESTS := chromium chromium-driver
+DEPLOYS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks
 
 ##@ A first look
@@ -23,6 +24,24 @@ up: tools packages-containers ## Set up everything: tools, a fleet of containers
 .PHONY: status
 status: tools ## Show every process of the local fleet
 	ansible-playbook playbooks/status.yml
+
+.PHONY: deploy
+deploy: tools ## Deploy what is in app/ to the local fleet; VERSION=1.4.2 names the release
+	ansible-playbook playbooks/deploy.yml $(if $(VERSION),-e tornado_app_version=$(VERSION))
+
+.PHONY: rollback
+rollback: tools ## Take the local fleet to the release before, or to VERSION=1.4.1
+	ansible-playbook playbooks/rollback.yml $(if $(VERSION),-e tornado_app_version=$(VERSION))
+
+.PHONY: proof
+proof: tools packages-containers ## Deploy under traffic and count every request; DEPLOYS=20 is how often
+	molecule destroy --scenario-name fleet
+	molecule converge --scenario-name fleet
+	PYTHONPATH=tests python -m proof --deploys $(DEPLOYS) --out .build/proof \
+	  --door balancer=http://127.0.0.1:8120 --door app1=http://127.0.0.1:8121 --door app2=http://127.0.0.1:8122 \
+	  'python tests/apps/release.py 1.0.$$PROOF_DEPLOY .build/gauge && ansible-playbook playbooks/deploy.yml \
+	    -i molecule/inventory/fleet.yml -e tornado_app_source=$(CURDIR)/.build/gauge'
+	molecule destroy --scenario-name fleet
 
 .PHONY: down
 down: tools ## Remove the local fleet
@@ -41,12 +60,14 @@ lint: tools
 	ruff check $(PYTHON_FILES)
 	MYPYPATH=runner/src mypy --strict runner/src
 	MYPYPATH=app/src mypy --strict app/src
+	MYPYPATH=tests mypy --strict tests/proof
+	MYPYPATH=tests/apps/gauge/src mypy --strict tests/apps/gauge/src
 	ansible-lint --offline
 
 .PHONY: fast-tests
 fast-tests: tools
 	@scripts/system-packages $(FOR_TESTS)
-	python -m pytest -q
+	python -m pytest -q -n 3 --dist loadfile
 
 .PHONY: molecule
 molecule: tools packages-containers ## Run molecule's scenarios on containers
@@ -60,6 +81,9 @@ lock: tools ## Make the lock files anew
 	  --custom-compile-command 'make lock' --group dev --output-file requirements/dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --output-file app/requirements.lock app/pyproject.toml runner/pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --output-file tests/apps/gauge/requirements.lock \
+	  tests/apps/gauge/pyproject.toml runner/pyproject.toml
 
 .PHONY: clean
 clean: ## Remove what make made, but for the local fleet

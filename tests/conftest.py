@@ -1,5 +1,6 @@
 """Makes the helpers of this directory importable, gives tests free ports, and asks Ansible while they run."""
 
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +24,9 @@ def _is_free(port: int) -> bool:
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
     """Ports in a row that nobody has, below those of outgoing connections; never the same ones twice."""
-    given = iter(range(21000, 30000, 10))
+    # tests run side by side (pytest-xdist), each worker on ports of its own: SO_REUSEPORT shares one without a word
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    given = iter(range(20000 + worker * 3000, 23000 + worker * 3000, 10))
 
     def ports(count: int) -> list[int]:
         first = next(first for first in given if all(_is_free(port) for port in range(first, first + count)))

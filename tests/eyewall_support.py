@@ -19,6 +19,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ROLES = REPOSITORY / "roles"
 ROLE_NAMES = sorted(path.name for path in ROLES.iterdir() if (path / "meta").is_dir())
 
+# What several test files share asserts too, and says as much when it fails as they do.
+pytest.register_assert_rewrite("supervised_host")
+
 # What the command line programs do first: it makes ansible.builtin importable.
 init_plugin_loader([])
 
@@ -57,10 +60,18 @@ def load_python(path: Path, name: str) -> ModuleType:
     return module
 
 
+@functools.cache
+def _load_helpers(role: str) -> None:
+    """Make a role's module_utils importable, each once: what a test sets in one is so for every module."""
+    helpers = (ROLES / role / "module_utils").glob("*.py")
+    # one that needs another comes after it
+    for helper in sorted(helpers, key=lambda path: (f"module_utils.{role}_" in path.read_text(), path)):
+        load_python(helper, f"ansible.module_utils.{helper.stem}")
+
+
 def load_module(role: str, name: str) -> ModuleType:
     """One of a role's Ansible modules, with the module_utils that Ansible would put beside it."""
-    for helper in sorted((ROLES / role / "module_utils").glob("*.py")):
-        load_python(helper, f"ansible.module_utils.{helper.stem}")
+    _load_helpers(role)
     return load_python(ROLES / role / "library" / f"{name}.py", name)
 
 
@@ -92,6 +103,9 @@ def variables(**given: Any) -> dict[str, Any]:
     own = {
         "role_path": str(ROLES / "tornado_app"),
         "inventory_hostname": "app1",
+        "group_names": ["app"],
+        "groups": {"app": ["app1"]},
+        "hostvars": {"app1": {"site_server": "192.0.2.1:80", "site_name": "localhost"}},
         "ansible_search_path": [str(ROLES / role) for role in ROLE_NAMES],
     }
     return {**_written_variables(), **own, **given}

@@ -1,9 +1,11 @@
 """A stand-in for the runner that starts in no time and misbehaves on demand.
 
 It takes the runner's command line. The settings file says what else it does: MISBEHAVE is one of
-`never ready`, `exit at start`, `exit after ready` and `ignore SIGTERM`, BAD_PORT the only port on which it
-does, DRAIN how many seconds it takes to leave (DRAIN_PORT the only port on which it takes any), EVENTS the
-file that it writes what it does to, LOCK a file that pollers lock while they connect. See test_tornado_app_generation.py.
+`never ready`, `exit at start`, `exit after ready` (EXIT_AFTER seconds later), `exit once` (the same, and never
+again) and `ignore SIGTERM`, BAD_PORT the only port on which it does; ANSWERS a JSON object of statuses by path
+(200 for any other; 0 is no answer at all), DRAIN how many seconds it takes to leave (DRAIN_PORT the only port
+on which it takes any), SAYS what its log has to say first, EVENTS the file that it writes what it does to, LOCK a
+file that pollers lock while they connect. See supervised_host.py.
 """
 
 import fcntl
@@ -17,24 +19,35 @@ import time
 from pathlib import Path
 
 
-def option(name: str) -> str:
-    return sys.argv[sys.argv.index(name) + 1]
+def option(name: str, default: str = "") -> str:
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
 
 
 PORT, ADMIN, GENERATION = int(option("--port")), option("--admin"), option("--generation")
+ADDRESS = option("--address", "127.0.0.1")
+GROUP = Path(ADMIN).name.removesuffix(f"-{PORT}.sock")  # the generation's, or the one of its proof
 SETTINGS = json.loads(Path(option("--settings")).read_text())
+EVENTS = Path(SETTINGS["EVENTS"])
 DRAIN = float(SETTINGS.get("DRAIN", "0")) if SETTINGS.get("DRAIN_PORT", str(PORT)) == str(PORT) else 0.0
+ANSWERS: dict[str, int] = json.loads(SETTINGS.get("ANSWERS", "{}"))
 MISBEHAVE = SETTINGS.get("MISBEHAVE", "") if SETTINGS.get("BAD_PORT", str(PORT)) == str(PORT) else ""
+if MISBEHAVE == "exit once":
+    MISBEHAVE = "" if f"{GROUP} {PORT} gives up\n" in EVENTS.read_text() else "exit after ready"
+unanswered: list[socket.socket] = []
+
+
+def say(what: str) -> None:
+    sys.stdout.write(f"fake runner {GROUP} on {PORT}: {what}\n")
+    sys.stdout.flush()
 
 
 def event(what: str) -> None:
-    sys.stdout.write(f"fake runner {GENERATION} on {PORT}: {what}\n")
-    sys.stdout.flush()
-    with Path(SETTINGS["EVENTS"]).open("a") as file:
-        file.write(f"{GENERATION} {PORT} {what}\n")
+    say(what)
+    with EVENTS.open("a") as file:
+        file.write(f"{GROUP} {PORT} {what}\n")
 
 
-def answer(connection: socket.socket, content: str) -> None:
+def answer(connection: socket.socket, content: str, statuses: dict[str, int]) -> None:
     try:
         connection.settimeout(2)
         request = b""
@@ -42,7 +55,11 @@ def answer(connection: socket.socket, content: str) -> None:
             if not (piece := connection.recv(4096)):
                 return
             request += piece
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+        status = statuses.get(request.split()[1].decode(), 200)
+        if status == 0:
+            unanswered.append(connection.dup())
+            return
+        head = f"HTTP/1.1 {status} Said\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
         connection.sendall(f"{head}{content}".encode())
     except OSError:
         return
@@ -59,15 +76,16 @@ def serve(listener: socket.socket, admin: socket.socket) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     state = "starting" if MISBEHAVE == "never ready" else "ready"
     event(state)
-    leave_at = time.monotonic() + 0.3 if MISBEHAVE == "exit after ready" else float("inf")
+    lifetime = float(SETTINGS.get("EXIT_AFTER", "0.3")) if MISBEHAVE == "exit after ready" else float("inf")
+    leave_at = time.monotonic() + lifetime
     public = [listener]
     while time.monotonic() < leave_at:
         for ready in select.select([*public, admin], [], [], 0.02)[0]:
             connection, _ = ready.accept()
-            answer(
-                connection,
-                GENERATION if ready is listener else json.dumps({"state": state, "generation": GENERATION}),
-            )
+            if ready is listener:
+                answer(connection, GENERATION, ANSWERS)
+            else:
+                answer(connection, json.dumps({"state": state, "generation": GENERATION}), {})
         if stopped and public:
             state, leave_at = "draining", time.monotonic() + DRAIN
             event("leaving")
@@ -75,7 +93,7 @@ def serve(listener: socket.socket, admin: socket.socket) -> None:
             with Path(SETTINGS["LOCK"]).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 while select.select([listener], [], [], 0)[0]:
-                    answer(listener.accept()[0], GENERATION)
+                    answer(listener.accept()[0], GENERATION, ANSWERS)
                 listener.close()
             public = []
     if not stopped:
@@ -84,20 +102,32 @@ def serve(listener: socket.socket, admin: socket.socket) -> None:
     event("gone")
 
 
-def main() -> None:
-    if MISBEHAVE == "exit at start":
-        event("does not find its database")
-        sys.exit(1)
+def at_path(path: str) -> socket.socket:
+    """Listen on a Unix socket, which is there when somebody may connect to it."""
+    listener, unfinished = socket.socket(socket.AF_UNIX), f"{path}.{os.getpid()}"
+    listener.bind(unfinished)
+    listener.listen(16)
+    Path(unfinished).rename(path)
+    return listener
+
+
+def at_port() -> socket.socket:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind(("127.0.0.1", PORT))
+    listener.bind((ADDRESS, PORT))
     listener.listen(64)
-    admin, unfinished = socket.socket(socket.AF_UNIX), f"{ADMIN}.{os.getpid()}"
-    admin.bind(unfinished)
-    admin.listen(16)
-    Path(unfinished).rename(ADMIN)
-    serve(listener, admin)
+    return listener
+
+
+def main() -> None:
+    if "SAYS" in SETTINGS:
+        say(f"uses {SETTINGS['SAYS']}")
+    if MISBEHAVE == "exit at start":
+        event("does not find its database")
+        sys.exit(1)
+    listener = at_path(ADDRESS.removeprefix("unix:")) if ADDRESS.startswith("unix:") else at_port()
+    serve(listener, at_path(ADMIN))
 
 
 main()

@@ -1,13 +1,19 @@
 """A release is built once, and what cannot work is refused by looking. No test asks a package index."""
 
+import base64
 import gzip
 import json
+import os
 import platform
 import random
+import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -227,12 +233,12 @@ def test_texts_do_not_run_into_each_other(build: ModuleType) -> None:
 # ---- Static files ----
 
 
-def wheel(path: Path, files: dict[str, str | bytes], name: str = "board") -> Path:
+def wheel(path: Path, files: dict[str, str | bytes], name: str = "board", needs: str = "") -> Path:
     """Return a wheel made by hand, which needs no build tool."""
     file = path / f"{name}-1.0.0-py3-none-any.whl"
     info = f"{name}-1.0.0.dist-info"
     metadata = {
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0.0\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0.0\n{needs}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     with zipfile.ZipFile(file, "w") as archive:
@@ -302,30 +308,41 @@ def test_what_is_not_worth_it_is_not(build: ModuleType, path: str, data: bytes) 
 )
 def test_a_factory_that_is_none(build: ModuleType, source: Path, lock: Callable[[str], Path], factory: str) -> None:
     with pytest.raises(build.Refusal, match=r"tornado_app_factory is '.*'; allowed is package.module:factory"):
-        build.check_inputs(source, lock(""), factory, "")
+        build.check_inputs(str(source), source, lock(""), factory)
 
 
 @pytest.mark.parametrize("factory", ["board:make_app", "a.b_c.D:e1", "_x:_y"])
 def test_factories(build: ModuleType, source: Path, lock: Callable[[str], Path], factory: str) -> None:
-    build.check_inputs(source, lock(""), factory, "1.0+local_1")
+    build.check_inputs(str(source), source, lock(""), factory)
 
 
 @pytest.mark.parametrize("version", ["1.0/..", "a b", "-1", "x" * 65, "1.0\n", ".."])
-def test_a_release_name_that_is_none(
-    build: ModuleType, source: Path, lock: Callable[[str], Path], version: str
-) -> None:
-    with pytest.raises(build.Refusal, match="tornado_app_version is "):
-        build.check_inputs(source, lock(""), "board:make_app", version)
+def test_a_release_name_that_is_none(build: ModuleType, source: Path, tmp_path: Path, version: str) -> None:
+    with (
+        pytest.raises(build.Refusal, match="tornado_app_version is "),
+        build.delivered(str(source), version, tmp_path),
+    ):
+        pass
+
+
+def test_a_directory_is_named_as_you_like(build: ModuleType, source: Path, tmp_path: Path) -> None:
+    for version in ("", "1.0+local_1"):
+        with build.delivered(str(source), version, tmp_path) as found:
+            assert found == (source, version)
 
 
 def test_files_that_are_not_there(build: ModuleType, source: Path, tmp_path: Path, lock: Callable[[str], Path]) -> None:
-    with pytest.raises(
-        build.Refusal,
-        match=r"tornado_app_source is '.*nowhere'; allowed is a directory with a pyproject.toml",
-    ):
-        build.check_inputs(tmp_path / "nowhere", lock(""), "a:b", "")
+    (tmp_path / "board.tar.gz").touch()
+    (tmp_path / "empty").mkdir()
+    for name in ("nowhere", "nowhere.whl", "board.tar.gz", "empty"):
+        place = tmp_path / name
+        with pytest.raises(build.Refusal) as refused:
+            build.check_inputs(str(place), place, lock(""), "a:b")
+        assert str(refused.value).startswith(
+            f"tornado_app_source is '{place}'; allowed is a directory with a pyproject.toml, a wheel, or git+https:// "
+        )
     with pytest.raises(build.Refusal, match=r"tornado_app_lock is '.*nowhere', and no such file is there"):
-        build.check_inputs(source, tmp_path / "nowhere", "a:b", "")
+        build.check_inputs(str(source), source, tmp_path / "nowhere", "a:b")
 
 
 @pytest.mark.parametrize(
@@ -349,9 +366,18 @@ def test_an_application_that_cannot_be_imported(
         build.check_import([wheel(tmp_path, files)], house, "", factory, sys.executable)
     message = str(refused.value)
     assert message.startswith(
-        f"tornado_app_factory is '{factory}', and importing it (Python {sys.executable}) failed:\nTraceback"
+        f"tornado_app_factory is '{factory}', and importing it on the controller failed:\nTraceback"
     )
     assert line in message.splitlines()[-1]
+
+
+def test_what_an_application_needs_and_the_lock_file_lacks(build: ModuleType, tmp_path: Path) -> None:
+    """It may be imported at the first request only."""
+    file = wheel(tmp_path, {"board.py": "make_app = 1\n"}, needs="Requires-Dist: lent\n")
+    with pytest.raises(build.Refusal) as refused:
+        build.check_import([file], tmp_path, "", "board:make_app", sys.executable)
+    assert str(refused.value).startswith("Finding all that is needed in tornado_app_lock failed:")
+    assert "The package `board` requires `lent`, but it's not installed" in str(refused.value)
 
 
 def test_the_import_sees_neither_this_environment_nor_pythonpath(
@@ -382,15 +408,16 @@ def given(
     (runner / "pyproject.toml").write_text('[project]\nname = "eyewall"\ndependencies = []\n')
     house = tmp_path / "house"
     house.mkdir()
+    wheel(house, {"tornado.py": ""}, name="tornado")
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     board = {
         "board/__init__.py": "make_app = dict\n",
         "board/static/app.css": b"body { color: teal }\n" * 100,
     }
-    made = {source: wheel(wheels, board), runner: wheel(wheels, {"eyewall.py": ""}, name="eyewall")}
-    monkeypatch.setattr(build, "wheel", lambda _build, project, _key: made[project])
-    monkeypatch.setattr(build, "wheelhouse", lambda _build, _requirements, _target: house)
+    of_board, of_runner = wheel(wheels, board), wheel(wheels, {"eyewall.py": ""}, name="eyewall")
+    monkeypatch.setattr(build, "wheel", lambda _build, project, _key: of_runner if project == runner else of_board)
+    monkeypatch.setattr(build, "wheelhouse", lambda *_: house)
     return {
         "name": "board",
         "source": str(source),
@@ -410,11 +437,17 @@ def test_a_bundle_holds_what_a_host_installs(
     result = run_module(build, capsys, **given)
     assert result["changed"] is True
     assert result["release"] == f"1.0.0+{result['digest'][:8]}"
-    (bundle,) = result["bundles"].values()
+    ((target, of_target),) = result["targets"].items()
+    assert target == f"py{HERE['python_full']}-x86_64-glibc2.36"
+    assert of_target["environment"].startswith(f"{target}-")
+    bundle, house = Path(of_target["bundle"]), Path(of_target["wheelhouse"])
+    assert house.name == f"{of_target['environment']}.tar"
+    with tarfile.open(house) as tar:
+        assert tar.getnames() == ["requirements.txt", "wheels/tornado-1.0.0-py3-none-any.whl"]
+        assert {(entry.mtime, entry.uid) for entry in tar} == {(0, 0)}
     with tarfile.open(bundle) as tar:
         names = tar.getnames()
-        assert {entry.mtime for entry in tar} == {0}
-        assert {entry.uid for entry in tar} == {0}
+        assert {(entry.mtime, entry.uid) for entry in tar} == {(0, 0)}
         manifest = tar.extractfile("manifest.json")
         assert manifest
         assert json.load(manifest) == {
@@ -422,22 +455,39 @@ def test_a_bundle_holds_what_a_host_installs(
             "digest": result["digest"],
             "factory": "board:make_app",
         }
-    assert [name for name in names if name.startswith("static/")] == [
+    assert names == [
+        "manifest.json",
+        "wheels/board-1.0.0-py3-none-any.whl",
+        "wheels/eyewall-1.0.0-py3-none-any.whl",
         "static/app.css",
         "static/app.css.gz",
         "static/app.css.br",
     ]
-    assert {
-        "wheels/board-1.0.0-py3-none-any.whl",
-        "wheels/eyewall-1.0.0-py3-none-any.whl",
-        "requirements.txt",
-    } <= set(names)
     # the same again is there already, and the same bytes when it is made anew
-    content = Path(bundle).read_bytes()
     assert run_module(build, capsys, **given) == result | {"changed": False}
-    Path(bundle).unlink()
-    assert run_module(build, capsys, **given) == result
-    assert Path(bundle).read_bytes() == content
+    for file in (bundle, house):
+        content = file.read_bytes()
+        file.unlink()
+        assert run_module(build, capsys, **given) == result
+        assert file.read_bytes() == content
+
+
+def test_an_environment_changes_with_the_requirements_alone(
+    build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "interpreter_for", lambda _target: None)
+
+    def environments() -> list[str]:
+        return [target["environment"] for target in run_module(build, capsys, **given)["targets"].values()]
+
+    given["targets"] = [TARGET, TARGET | {"python_full": "3.11.9"}]
+    before = environments()
+    assert len(set(before)) == 2
+    Path(given["source"], "new.py").touch()
+    given |= {"factory": "board:__name__", "static": ""}
+    assert environments() == before
+    Path(given["lock"]).write_text(f"tornado==6.5.2 {HASH}\n")
+    assert not set(environments()) & set(before)
 
 
 @pytest.mark.parametrize("what", ["source", "runner", "lock", "factory", "static"])
@@ -471,7 +521,7 @@ def test_of_the_lock_file_what_it_says_is_the_release_and_not_its_comments(
 ) -> None:
     monkeypatch.setattr(build, "interpreter_for", lambda _target: None)
     if place == "inside the source":
-        given = given | {"lock": str(Path(given["source"], "requirements.lock"))}
+        given = given | {"lock": f"{given['source']}/src/../requirements.lock"}
 
     def built(text: str) -> dict[str, Any]:
         Path(given["lock"]).write_text(text)
@@ -512,3 +562,258 @@ def test_a_static_directory_that_is_none_leaves_no_bundle(
         result = run_module(build, capsys, **(given | {"static": "board/stattic"}))
         assert result["msg"].startswith("tornado_app_static is 'board/stattic'")
     assert list(Path(given["build"]).rglob("*.tar")) == []
+
+
+# ---- A wheel ----
+
+
+def test_a_wheel_is_used_as_it_is(
+    build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "handed").mkdir()
+    file = wheel(tmp_path / "handed", {"board/__init__.py": "make_app = dict\n", "board/static/a.txt": "a"})
+    (tmp_path / "handed" / "requirements.lock").touch()
+    given |= {"source": str(file), "lock": "requirements.lock"}  # beside the wheel
+    result = run_module(build, capsys, **given)
+    assert result["release"] == f"1.0.0+{result['digest'][:8]}"
+    (target,) = result["targets"].values()
+    with tarfile.open(target["bundle"]) as tar:
+        held = tar.extractfile(f"wheels/{file.name}")
+        assert held
+        assert held.read() == file.read_bytes()
+    assert run_module(build, capsys, **(given | {"version": "1.0.0"}))["release"] == "1.0.0"
+    message = run_module(build, capsys, **(given | {"version": "1.0.1"}))["msg"]
+    assert message == (
+        f"tornado_app_version is '1.0.1', and tornado_app_source is '{file}', which is version 1.0.0; allowed is the "
+        "wheel's own version, or none."
+    )
+    wheel(tmp_path / "handed", {"board/__init__.py": "make_app = list\n", "board/static/a.txt": "a"})
+    assert run_module(build, capsys, **given)["release"] != result["release"]
+
+
+def test_a_wheel_with_a_name_that_is_none(build: ModuleType, tmp_path: Path) -> None:
+    (file := tmp_path / "board.whl").touch()
+    with (
+        pytest.raises(build.Refusal, match=r"board\.whl'; allowed is a wheel's own name"),
+        build.delivered(str(file), "", tmp_path),
+    ):
+        pass
+
+
+# ---- A git repository ----
+
+
+class Repository:
+    """A repository with the application in `app`; `main` is its branch, and what is tagged 1.4.2 is older."""
+
+    def __init__(self, path: Path, source: Path) -> None:
+        self.path = path
+        self.url = f"git+file://{path}"
+        path.mkdir()
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.app = path / "app"
+        source.rename(self.app)
+        (self.app / "requirements.lock").touch()
+        self.tagged = self.commit("first")
+        self.git("tag", "1.4.2")
+        (self.app / "src" / "board" / "__init__.py").write_text("make_app = list\n")
+        self.head = self.commit("second")
+
+    def git(self, *words: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(self.path), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, message: str) -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+        return self.git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, source: Path) -> Repository:
+    return Repository(tmp_path / "repository", source)
+
+
+@pytest.fixture
+def take(build: ModuleType, tmp_path: Path) -> Callable[..., tuple[str, str]]:
+    """Take a source; the name that it gives, and what its application is."""
+
+    def taken(source: str, version: str = "") -> tuple[str, str]:
+        with build.delivered(source, version, tmp_path / "build") as (place, name):
+            text = (place / "src" / "board" / "__init__.py").read_text()
+            return name, "second" if "make_app" in text else "first"
+
+    return taken
+
+
+def test_which_commit_a_reference_is_and_which_name_it_gives(
+    repository: Repository, take: Callable[..., tuple[str, str]]
+) -> None:
+    url, end = repository.url, "#subdirectory=app"
+    repository.git("branch", "feature/x", "1.4.2")
+    repository.git("tag", "release/1", "1.4.2")
+    # a tag's name is a release's, where it is one; all else is named by its content
+    assert take(f"{url}@1.4.2{end}") == ("1.4.2", "first")
+    assert take(f"{url}{end}", "1.4.2") == ("1.4.2", "first")
+    assert take(f"{url}@1.4.2{end}", "1.4.2") == ("1.4.2", "first")
+    assert take(f"{url}@release/1{end}") == ("", "first")
+    assert take(f"{url}{end}") == ("", "second")
+    assert take(f"{url}@main{end}") == ("", "second")
+    assert take(f"{url}@feature/x{end}") == ("", "first")
+    assert take(f"{url}{end}", "feature/x") == ("", "first")
+    for commit in (repository.tagged, repository.tagged[:10]):
+        assert take(f"{url}@{commit}{end}") == ("", "first")
+    # a branch that looks like a commit is asked for all the same
+    repository.git("branch", "20261122", "1.4.2")
+    assert take(f"{url}@20261122{end}") == ("", "first")
+    repository.git("branch", "--force", "20261122", "main")
+    assert take(f"{url}@20261122{end}") == ("", "second")
+    # a tag goes before a branch of its name, as git has it
+    repository.git("branch", "1.4.2", "main")
+    assert take(f"{url}@1.4.2{end}") == ("1.4.2", "first")
+
+
+def test_a_branch_is_asked_for_each_time_and_a_tag_or_a_commit_once(
+    build: ModuleType, repository: Repository, take: Callable[..., tuple[str, str]]
+) -> None:
+    url, end = repository.url, "#subdirectory=app"
+    assert take(f"{url}{end}")[1] == "second"
+    repository.git("reset", "--quiet", "--hard", "1.4.2")  # also backwards
+    assert take(f"{url}{end}")[1] == "first"
+    assert take(f"{url}@main{end}")[1] == "first"
+    repository.git("checkout", "--quiet", "-b", "trunk")
+    repository.git("branch", "--quiet", "--delete", "--force", "main")
+    repository.path.rename(repository.path.with_name("gone"))
+    for reference in ("1.4.2", repository.tagged):
+        assert take(f"{url}@{reference}{end}")[1] == "first"
+    with pytest.raises(build.Refusal, match=r"Fetching tornado_app_source 'git\+file://.*@main.*' failed:\nfatal: "):
+        take(f"{url}@main{end}")
+    repository.path.with_name("gone").rename(repository.path)
+    with pytest.raises(build.Refusal, match="no tag, branch or commit 'main'"):
+        take(f"{url}@main{end}")
+    assert take(f"{url}{end}")[1] == "first"  # the default branch has another name now
+
+
+@pytest.mark.parametrize("reference", ["1.4.3", "0" * 40, "--help", "a b", "HEAD", "FETCH_HEAD", "refs/heads/main"])
+def test_a_reference_that_is_not_there(
+    build: ModuleType, repository: Repository, take: Callable[..., tuple[str, str]], reference: str
+) -> None:
+    with pytest.raises(build.Refusal) as refused:
+        take(f"{repository.url}#subdirectory=app", reference)
+    assert str(refused.value) == (
+        f"tornado_app_source is '{repository.url}#subdirectory=app', which has no tag, branch or commit '{reference}'; "
+        "its newest tags are 1.4.2."
+    )
+
+
+def test_two_references_are_refused(
+    build: ModuleType, repository: Repository, take: Callable[..., tuple[str, str]]
+) -> None:
+    with pytest.raises(
+        build.Refusal, match=r"tornado_app_version is '1\.4\.2' and .* '@main'; allowed is one of the two"
+    ):
+        take(f"{repository.url}@main", "1.4.2")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["git+ftp://h/r.git", "git+https://h/r#egg=x", "git+file:///r#subdirectory=../x", "git+file:///r#subdirectory=/x"],
+)
+def test_an_address_that_is_none(build: ModuleType, take: Callable[..., tuple[str, str]], source: str) -> None:
+    with pytest.raises(build.Refusal) as refused:
+        take(source)
+    assert str(refused.value).startswith(f"tornado_app_source is '{source}'; allowed is git+https://")
+
+
+def test_the_same_files_are_the_same_release_however_they_come(
+    build: ModuleType, given: dict[str, Any], repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (repository.app / ".gitattributes").write_text("src/board/static/app.css export-ignore\n")
+    repository.commit("third")
+    given |= {"lock": "requirements.lock", "source": str(repository.app)}
+    (repository.app / "requirements.lock").write_text("# another comment\n")
+    directory = run_module(build, capsys, **given)
+    assert directory["changed"] is True
+    given["source"] = f"{repository.url}#subdirectory=app"
+    fetched = run_module(build, capsys, **given)
+    assert fetched | {"invocation": None} == directory | {"invocation": None, "changed": False}
+
+
+def test_a_message_names_the_repository_and_not_a_temporary_directory(
+    build: ModuleType, given: dict[str, Any], repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given |= {"lock": "requirements.lock", "source": repository.url}
+    message = run_module(build, capsys, **given)["msg"]
+    assert message.startswith(f"tornado_app_source is '{repository.url}'; allowed is a directory with a pyproject.toml")
+    (repository.app / "requirements.lock").unlink()
+    repository.commit("without a lock file")
+    given["source"] += "#subdirectory=app"
+    assert run_module(build, capsys, **given)["msg"] == (
+        f"tornado_app_lock is '{given['source']}/requirements.lock', and no such file is there "
+        "(see docs/your-application.md)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("git+https://user:p%40ss@h/r.git@main", "git+https://h/r.git@main"),
+        ("git+https://user:p@ss@h:8443/r.git", "git+https://h:8443/r.git"),
+        ("git+ssh://git@h/r.git@1.4.2", "git+ssh://h/r.git@1.4.2"),
+        ("https://token@h/r.git", "https://h/r.git"),
+        ("git+https://h/r.git@user@x", "git+https://h/r.git@user@x"),
+        ("git+file:///r@main", "git+file:///r@main"),
+        ("fatal: 'https://u:p@h/r' and 'https://u:p@h/r'", "fatal: 'https://h/r' and 'https://h/r'"),
+        ("/src/app@2", "/src/app@2"),
+    ],
+)
+def test_what_is_shown_of_an_address(build: ModuleType, source: str, shown: str) -> None:
+    assert build.without_credentials(source) == shown
+
+
+@contextmanager
+def a_server_that_refuses() -> Iterator[tuple[int, list[str | None]]]:
+    """Give the port of a web server that lets nobody in, and the credentials that it was shown."""
+    seen: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="x"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server.server_port, seen
+        server.shutdown()
+        thread.join()
+
+
+def test_credentials_reach_the_server_and_neither_a_message_nor_an_argument_nor_a_file(
+    build: ModuleType,
+    given: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    # every command line of git, and of what git itself starts
+    monkeypatch.setenv("GIT_TRACE", str(tmp_path / "trace"))
+    monkeypatch.setenv("GIT_ASKPASS", "/bin/false")
+    with a_server_that_refuses() as (port, seen):
+        given["source"] = f"git+http://robot-7:s3cr%40t@127.0.0.1:{port}/hello.git@main"
+        result = run_module(build, capsys, **given)
+    assert f"Basic {base64.b64encode(b'robot-7:s3cr@t').decode()}" in seen
+    assert result["msg"].startswith(f"Fetching tornado_app_source 'git+http://127.0.0.1:{port}/hello.git@main' failed:")
+    trace = (tmp_path / "trace").read_text()
+    assert "git-remote-http" in trace or "remote-http" in trace
+    written = [path.read_text(errors="replace") for path in Path(given["build"]).rglob("*") if path.is_file()]
+    for text in (json.dumps(result), trace, *written):
+        assert "s3cr" not in text
+        assert "robot-7" not in text
+    assert os.environ["GIT_ASKPASS"] not in trace, "nobody is asked"

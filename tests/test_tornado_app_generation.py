@@ -1,271 +1,40 @@
 """The move from generation to generation, with a real supervisord and processes that do as they are told."""
 
-import fcntl
-import gc
-import grp
-import itertools
 import json
-import os
-import pwd
-import re
-import signal
-import socket
-import stat
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from eyewall_support import load_module, render, run_module
+from eyewall_support import run_module
+from supervised_host import (  # noqa: F401 -- pytest takes fixtures from here
+    Host,
+    Modules,
+    Poller,
+    ask_port,
+    host_fixture,
+    modules_fixture,
+    next_host_fixture,
+)
 
-HERE = Path(__file__).parent
-USER = pwd.getpwuid(os.getuid()).pw_name
-GROUP = grp.getgrgid(os.getgid()).gr_name
-NAMES = itertools.count(1)
 # supervisor's own transport leaves its connections to the garbage collector
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may give a file away (chown)")
-
-
-class Poller(threading.Thread):
-    """Asks every port, each time on a new connection, until it is told to end; reads the link `current`."""
-
-    def __init__(self, host: "Host", ports: list[int]) -> None:
-        super().__init__(daemon=True)
-        self.host, self.ports, self.ending = host, ports, threading.Event()
-        self.answers: dict[int, list[str]] = {port: [] for port in ports}
-        self.failures: list[str] = []
-
-    def run(self) -> None:
-        with self.host.lock.open("w") as lock:
-            while not self.ending.is_set():
-                for port in self.ports:
-                    try:
-                        self.answers[port].append(ask_port(port, lock.fileno()))
-                    except OSError as error:
-                        self.failures.append(f"{port}: {error!r}")
-                try:
-                    (self.host.root / "current").readlink()
-                except OSError as error:
-                    self.failures.append(repr(error))
-                time.sleep(0.006)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ending.set()
-        self.join()
-
-    def saw(self, port: int) -> list[str]:
-        """Return the generations that answered on a port, each once."""
-        return list(dict.fromkeys(self.answers[port]))
-
-
-def ask_port(port: int, lock: int | None = None) -> str:
-    """Return the generation that answers on a port."""
-    with socket.socket() as connection:
-        connection.settimeout(3)
-        if lock is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            connection.connect(("127.0.0.1", port))
-        finally:
-            if lock is not None:
-                fcntl.flock(lock, fcntl.LOCK_UN)
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = b""
-        while piece := connection.recv(4096):
-            answer += piece
-    if not answer.startswith(b"HTTP/1.1 200 "):
-        raise ConnectionError(f"answered {answer!r}")
-    return answer.rpartition(b"\r\n")[2].decode()
-
-
-class Host:
-    """One application on one host: its directories, and a supervisord."""
-
-    module: ModuleType  # the Ansible module, which is told this host's places
-
-    def __init__(self, place: Path, free_ports: Callable[[int], list[int]]) -> None:
-        self.root, self.confs = place / "opt", place / "conf.d"
-        self.sockets, self.lock, self.events_file = place / "run", place / "lock", place / "events"
-        self.places = {
-            "tornado_app_root": str(self.root),
-            "tornado_app_data": str(place),
-            "tornado_app_logs": str(place),
-            "tornado_app_sockets": str(self.sockets),
-            "tornado_app_user": USER,
-            "tornado_app_drain": 0,
-        }
-        self.ports = free_ports(4)
-        self.name = f"app{next(NAMES)}"
-        interpreter = self.root / "releases" / "1.0.0" / "venv" / "bin" / "python"
-        for directory in (self.root / "generations", interpreter.parent, self.confs, self.sockets):
-            directory.mkdir(parents=True)
-        for file in (self.lock, self.events_file):
-            file.touch()
-        # the release's interpreter is asked for `-P -m eyewall …`
-        interpreter.write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} -I -S {HERE / "fake_runner.py"} "$@"\n')
-        interpreter.chmod(0o755)
-        self.socket, conf = place / "supervisor.sock", place / "supervisord.conf"
-        conf.write_text(
-            f"[unix_http_server]\nfile={self.socket}\n"
-            f"[supervisord]\nnodaemon=true\nlogfile={place}/supervisord.log\npidfile={place}/pid\nminfds=256\nloglevel=warn\n"
-            "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
-            f"[include]\nfiles={self.confs}/*.conf\n"
-        )
-        program = Path(sys.executable).with_name("supervisord")
-        command = [sys.executable, program, "--configuration", conf]
-        self.daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def end(self) -> None:
-        pids = [info["pid"] for info in self.rpc.getAllProcessInfo()] if hasattr(self, "module") else []
-        self.daemon.kill()
-        self.daemon.wait()
-        for pid in filter(None, pids):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-
-    @property
-    def rpc(self) -> Any:
-        return self.module.supervisord()
-
-    def params(
-        self,
-        letter: str,
-        ports: list[int] | None = None,
-        *,
-        startsecs: int = 0,
-        stopwaitsecs: int = 10,
-        settings: dict[str, str] | None = None,
-        **more: Any,
-    ) -> dict[str, Any]:
-        """Return the module's arguments for a generation, with the role's own template for its program."""
-        ports = self.ports[:2] if ports is None else ports
-        generation = f"{self.name}-1.0.0-{letter * 6}"
-        program = render(
-            "tornado_app/etc/supervisor/conf.d/program.conf.j2",
-            **self.places,
-            __tornado_app_generation=generation,
-            __tornado_app_release="1.0.0",
-            __tornado_app_preflight={"ports": ports},
-        )
-        # the role's second after each start is spared where a test does not need it
-        for key, seconds in (("startsecs", startsecs), ("stopwaitsecs", stopwaitsecs)):
-            program, found = re.subn(rf"(?m)^{key}=\d+$", f"{key}={seconds}", program)
-            assert found == 1
-        return {
-            "name": self.name,
-            "root": str(self.root),
-            "generation": generation,
-            "release": "1.0.0",
-            "program": program,
-            "settings": {"EVENTS": str(self.events_file), "LOCK": str(self.lock), **(settings or {})},
-            "secrets": {},
-            "ports": ports,
-            "group": GROUP,
-            "sockets": str(self.sockets),
-            "start_timeout": 10,
-            "stop_timeout": 10,
-            "batch": 1,
-            "surplus": "stop",
-            "log_lines": 20,
-            **more,
-        }
-
-    def move(self, params: dict[str, Any]) -> Any:
-        mover = self.module.Mover(params)
-        mover.move()
-        return mover
-
-    def events(self) -> list[tuple[str, int, str]]:
-        """Return what processes did, in order: generation, port, what."""
-        lines = (line.split(" ", 2) for line in self.events_file.read_text().splitlines())
-        return [(generation, int(port), what) for generation, port, what in lines]
-
-    def when(self, params: dict[str, Any], port: int, what: str) -> int:
-        return self.events().index((params["generation"], port, what))
-
-    def groups(self) -> set[str]:
-        return {info["group"] for info in self.rpc.getAllProcessInfo()}
-
-    def running(self) -> set[tuple[str, int]]:
-        """Return every process that lives, by generation and port."""
-        return {(info["group"], int(info["name"])) for info in self.rpc.getAllProcessInfo() if info["pid"]}
-
-    def is_at(self, params: dict[str, Any]) -> None:
-        """Assert that this generation is the host's, wholly and alone."""
-        generation = params["generation"]
-        assert {port: ask_port(port) for port in params["ports"]} == dict.fromkeys(params["ports"], generation)
-        for _ in range(5):  # the kernel spreads connections over whoever listens
-            assert {ask_port(port) for port in params["ports"]} == {generation}
-        assert self.running() == {(generation, port) for port in params["ports"]}
-        assert self.groups() == {generation}
-        assert [path.name for path in self.confs.iterdir()] == [f"{generation}.conf"]
-        assert str((self.root / "current").readlink()) == f"generations/{generation}"
-        # what `supervisorctl update` would do, and what a supervisord that starts anew finds
-        assert self.rpc.reloadConfig() == [[[], [], []]]
-
-
-@pytest.fixture
-def generation_module() -> Iterator[ModuleType]:
-    yield load_module("tornado_app", "tornado_app_generation")
-    gc.collect()  # while this file's filter of warnings holds
-
-
-@pytest.fixture(scope="module")
-def next_host(
-    tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
-) -> Iterator[Callable[[], Host]]:
-    """Give hosts whose supervisord was started while the test before was running."""
-    spare: list[Host] = []
-
-    def take() -> Host:
-        spare.append(Host(tmp_path_factory.mktemp("host"), free_ports))
-        return spare.pop(0)
-
-    spare.append(Host(tmp_path_factory.mktemp("host"), free_ports))
-    gc.freeze()  # of what is there now (Ansible) nothing is garbage: each test's collection is a fast one
-    yield take
-    gc.unfreeze()
-    for host in spare:
-        host.end()
-
-
-@pytest.fixture
-def host(
-    generation_module: ModuleType, next_host: Callable[[], Host], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Host]:
-    taken = next_host()
-    monkeypatch.setattr(generation_module, "SOCKET", f"unix://{taken.socket}")
-    monkeypatch.setattr(generation_module, "PROGRAMS", taken.confs)
-    monkeypatch.setattr(generation_module, "POLL_SECONDS", 0.02)
-    taken.module = generation_module
-    yield taken
-    taken.end()
 
 
 # ---- The move ----
 
 
 def test_first_start_and_the_same_again(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    first = host.params("a", startsecs=1, batch=2)
-    result = run_module(host.module, capsys, **first)
+    first = host.written("a", startsecs=1, batch=2)
+    result = run_module(host.modules.generation, capsys, **first)
     assert result["changed"] is True
     assert [entry["process"] for entry in result["processes"]] == [
-        f"{first['generation']}:{port}" for port in first["ports"]
+        f"{first['generation']}:{port}" for port in host.ports_of(first)
     ]
     assert all(set(entry) == {"process", "ready_seconds"} for entry in result["processes"]), "nothing was drained"
     # ready is who has stayed up for startsecs
@@ -274,20 +43,20 @@ def test_first_start_and_the_same_again(host: Host, capsys: pytest.CaptureFixtur
     assert result["surplus"] == []
     host.is_at(first)
     before = host.events()
-    again = run_module(host.module, capsys, **first)
+    again = run_module(host.modules.generation, capsys, **first)
     assert again["changed"] is False, "a generation that was just started is not done"
     assert again["processes"] == []
     assert host.events() == before
 
 
 def test_handover_port_by_port_without_a_lost_request(host: Host) -> None:
-    old, new = host.params("a"), host.params("b")
+    old, new = host.written("a"), host.written("b")
     host.move(old)
-    with Poller(host, old["ports"]) as poller:
+    with Poller(host, host.ports_of(old)) as poller:
         mover = host.move(new)
         time.sleep(0.1)
     assert poller.failures == []
-    first, second = new["ports"]
+    first, second = host.ports_of(new)
     for port in (first, second):
         assert poller.saw(port) == [old["generation"], new["generation"]]
         assert len(poller.answers[port]) > 20
@@ -299,13 +68,12 @@ def test_handover_port_by_port_without_a_lost_request(host: Host) -> None:
 
 
 def test_the_poller_of_these_tests_sees_a_stop_before_a_start(host: Host) -> None:
-    old, new = host.params("a"), host.params("b")
+    old, new = host.written("a"), host.written("b")
     mover = host.move(old)
-    port = old["ports"][0]
+    port = host.ports_of(old)[0]
     with Poller(host, [port]) as poller:
-        naive = host.module.Mover(new)
-        naive.write()
-        naive.add_group(new["generation"])
+        naive = host.modules.generation.Mover(new)
+        naive.add(new["generation"])
         mover.stop(old["generation"], [port])
         naive.start(new["generation"], [port])
         time.sleep(0.05)
@@ -315,19 +83,19 @@ def test_the_poller_of_these_tests_sees_a_stop_before_a_start(host: Host) -> Non
 
 def test_how_long_each_process_took_to_leave(host: Host) -> None:
     first, second = host.ports[:2]
-    old = host.params("a", settings={"DRAIN": "0.5", "DRAIN_PORT": str(first)})
+    old = host.written("a", settings={"DRAIN": "0.5", "DRAIN_PORT": str(first)})
     host.move(old)
-    mover = host.move(host.params("b", batch=2))
+    mover = host.move(host.written("b", batch=2))
     drained = [mover.report[port]["drained_seconds"] for port in (first, second)]
     assert 0.5 <= drained[0] < 2
     assert drained[1] < drained[0] - 0.2, "it did not take as long as the one beside it"
 
 
 def test_a_batch_changes_hands_together(host: Host) -> None:
-    old, new = host.params("a", batch=2), host.params("b", batch=2)
+    old, new = host.written("a", batch=2), host.written("b", batch=2)
     host.move(old)
     host.move(new)
-    first, second = new["ports"]
+    first, second = host.ports_of(new)
     last_ready = max(host.when(new, first, "ready"), host.when(new, second, "ready"))
     assert last_ready < min(host.when(old, first, "leaving"), host.when(old, second, "leaving"))
     host.is_at(new)
@@ -335,7 +103,7 @@ def test_a_batch_changes_hands_together(host: Host) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(3, 1), (1, 3)], ids=["fewer", "more"])
 def test_another_number_of_ports(host: Host, before: int, after: int) -> None:
-    old, new = host.params("a", host.ports[:before], batch=3), host.params("b", host.ports[:after])
+    old, new = host.written("a", host.ports[:before], batch=3), host.written("b", host.ports[:after])
     host.move(old)
     with Poller(host, host.ports[:1]) as poller:
         host.move(new)
@@ -347,19 +115,19 @@ def test_another_number_of_ports(host: Host, before: int, after: int) -> None:
 
 
 def test_other_ports(host: Host) -> None:
-    old, new = host.params("a", host.ports[:2]), host.params("b", host.ports[2:])
+    old, new = host.written("a", host.ports[:2]), host.written("b", host.ports[2:])
     host.move(old)
     host.move(new)
     host.is_at(new)
     with pytest.raises(ConnectionRefusedError):
-        ask_port(old["ports"][0])
+        ask_port(host.ports_of(old)[0])
 
 
 def test_fewer_processes_keep_the_surplus_until_it_is_told_to_stop(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = host.params("a", host.ports, batch=4)
-    keep = host.params("b", batch=2, surplus="keep")
+    old = host.written("a", host.ports, batch=4)
+    keep = host.written("b", batch=2, surplus="keep")
     stop = keep | {"surplus": "stop"}
     wanted, surplus = host.ports[:2], host.ports[2:]
     names = [f"{old['generation']}:{port}" for port in surplus]
@@ -367,7 +135,7 @@ def test_fewer_processes_keep_the_surplus_until_it_is_told_to_stop(
     host.move(old)
 
     with Poller(host, host.ports) as poller:
-        result = run_module(host.module, capsys, **keep)
+        result = run_module(host.modules.generation, capsys, **keep)
         time.sleep(0.1)
     assert poller.failures == []
     for port in wanted:
@@ -383,17 +151,17 @@ def test_fewer_processes_keep_the_surplus_until_it_is_told_to_stop(
 
     # that is all there is to do for `keep`, and not for `stop`
     before = host.events()
-    assert host.module.Mover(keep).is_done()
-    assert not host.module.Mover(stop).is_done()
-    again = run_module(host.module, capsys, **keep)
+    assert host.modules.generation.Mover(keep).is_done()
+    assert not host.modules.generation.Mover(stop).is_done()
+    again = run_module(host.modules.generation, capsys, **keep)
     assert (again["changed"], again["surplus"], again["processes"]) == (False, names, [])
-    check = run_module(host.module, capsys, check=True, **stop)
+    check = run_module(host.modules.generation, capsys, check=True, **stop)
     assert (check["changed"], check["surplus"]) == (True, names)
     assert host.events() == before
     assert host.running() == both
 
     with Poller(host, wanted) as poller:
-        result = run_module(host.module, capsys, **stop)
+        result = run_module(host.modules.generation, capsys, **stop)
     assert poller.failures == []
     assert (result["changed"], result["surplus"]) == (True, [])
     drained = {
@@ -407,20 +175,20 @@ def test_fewer_processes_keep_the_surplus_until_it_is_told_to_stop(
     for port in surplus:
         with pytest.raises(ConnectionRefusedError):
             ask_port(port)
-    assert host.module.Mover(keep).is_done()
-    assert host.module.Mover(stop).is_done()
+    assert host.modules.generation.Mover(keep).is_done()
+    assert host.modules.generation.Mover(stop).is_done()
 
 
 def test_an_old_process_on_a_wanted_port_is_no_surplus(host: Host) -> None:
-    old, keep = host.params("a", host.ports[:2], batch=2), host.params("b", host.ports[:1], surplus="keep")
-    first, second = old["ports"]
+    old, keep = host.written("a", host.ports[:2], batch=2), host.written("b", host.ports[:1], surplus="keep")
+    first, second = host.ports_of(old)
     host.move(old)
     host.move(keep)
-    assert host.module.Mover(keep).is_done()
+    assert host.modules.generation.Mover(keep).is_done()
     # as an interrupted way back leaves it
-    abandoned = host.module.Mover(old)
+    abandoned = host.modules.generation.Mover(old)
     abandoned.start(old["generation"], [first])
-    mover = host.module.Mover(keep)
+    mover = host.modules.generation.Mover(keep)
     assert mover.surplus() == [f"{old['generation']}:{second}"]
     assert not mover.is_done(), "two generations answer on one port"
     mover.move()
@@ -430,8 +198,8 @@ def test_an_old_process_on_a_wanted_port_is_no_surplus(host: Host) -> None:
 
 
 def test_what_is_kept_goes_with_the_next_move_that_has_its_ports(host: Host) -> None:
-    first, second = host.params("a", host.ports[:3], batch=3), host.params("b", host.ports[:1], surplus="keep")
-    third = host.params("c", host.ports[:3], batch=3, surplus="keep")
+    first, second = host.written("a", host.ports[:3], batch=3), host.written("b", host.ports[:1], surplus="keep")
+    third = host.written("c", host.ports[:3], batch=3, surplus="keep")
     host.move(first)
     host.move(second)
     with Poller(host, host.ports[:3]) as poller:
@@ -441,8 +209,8 @@ def test_what_is_kept_goes_with_the_next_move_that_has_its_ports(host: Host) -> 
 
 
 def test_a_process_that_does_not_leave_is_killed_and_the_move_goes_on(host: Host) -> None:
-    old = host.params("a", host.ports[:1], stopwaitsecs=1, settings={"MISBEHAVE": "ignore SIGTERM"})
-    new = host.params("b", host.ports[:1])
+    old = host.written("a", host.ports[:1], stopwaitsecs=1, settings={"MISBEHAVE": "ignore SIGTERM"})
+    new = host.written("b", host.ports[:1])
     host.move(old)
     mover = host.move(new)
     assert mover.report[host.ports[0]]["drained_seconds"] >= 0.9
@@ -454,22 +222,21 @@ def test_a_process_that_does_not_leave_is_killed_and_the_move_goes_on(host: Host
 
 @pytest.mark.parametrize("where", ["added", "started", "stopping", "moved but for the link"])
 def test_the_same_command_finishes_what_was_interrupted(host: Host, where: str) -> None:
-    old, new = host.params("a", settings={"DRAIN": "0.3"} if where == "stopping" else None), host.params("b")
+    old, new = host.written("a", settings={"DRAIN": "0.3"} if where == "stopping" else None), host.written("b")
     host.move(old)
-    first = new["ports"][0]
+    first = host.ports_of(new)[0]
     steps: list[tuple[str, Callable[[Any], object]]] = [
-        ("written", lambda mover: mover.write()),  # needs no test of its own: adding goes on from there
-        ("added", lambda mover: mover.add_group(mover.generation)),
+        ("added", lambda mover: mover.add(mover.generation)),
         ("started", lambda mover: mover.start(mover.generation, [first])),
         ("stopping", lambda mover: mover.rpc.stopProcess(f"{old['generation']}:{first}", False)),
     ]
     if where == "moved but for the link":
-        steps[3:] = [
-            ("", lambda mover: mover.start(mover.generation, new["ports"])),
-            (where, lambda mover: mover.stop(old["generation"], old["ports"])),
+        steps[2:] = [
+            ("", lambda mover: mover.start(mover.generation, host.ports_of(new))),
+            (where, lambda mover: mover.stop(old["generation"], host.ports_of(old))),
         ]
-    with Poller(host, old["ports"]) as poller:
-        abandoned = host.module.Mover(new)
+    with Poller(host, host.ports_of(old)) as poller:
+        abandoned = host.modules.generation.Mover(new)
         for name, step in steps:
             step(abandoned)
             if name == where:
@@ -481,41 +248,39 @@ def test_the_same_command_finishes_what_was_interrupted(host: Host, where: str) 
 
 
 def test_back_to_the_old_one_after_an_interruption(host: Host) -> None:
-    old, new = host.params("a"), host.params("b")
+    old, new = host.written("a"), host.written("b")
     host.move(old)
-    abandoned = host.module.Mover(new)
-    abandoned.write()
-    abandoned.add_group(new["generation"])
-    first = new["ports"][:1]
+    abandoned = host.modules.generation.Mover(new)
+    abandoned.add(new["generation"])
+    first = host.ports_of(new)[:1]
     abandoned.start(new["generation"], first)
     abandoned.stop(old["generation"], first)
-    with Poller(host, old["ports"]) as poller:
+    with Poller(host, host.ports_of(old)) as poller:
         host.move(old)
     assert poller.failures == []
     host.is_at(old)
 
 
 def test_back_to_the_old_one_while_a_process_of_it_still_drains(host: Host) -> None:
-    old, new = host.params("a", settings={"DRAIN": "0.5"}, start_timeout=3), host.params("b")
+    old, new = host.written("a", settings={"DRAIN": "0.5"}, start_timeout=3), host.written("b")
     host.move(old)
-    abandoned = host.module.Mover(new)
-    abandoned.write()
-    abandoned.add_group(new["generation"])
-    first = new["ports"][0]
+    abandoned = host.modules.generation.Mover(new)
+    abandoned.add(new["generation"])
+    first = host.ports_of(new)[0]
     abandoned.start(new["generation"], [first])
     abandoned.rpc.stopProcess(f"{old['generation']}:{first}", False)
-    with Poller(host, old["ports"]) as poller:
+    with Poller(host, host.ports_of(old)) as poller:
         host.move(old)
     assert poller.failures == []
     host.is_at(old)
 
 
 def test_a_process_that_was_killed_is_started_by_the_same_command(host: Host) -> None:
-    only = host.params("a")
+    only = host.written("a")
     host.move(only)
-    host.rpc.stopProcess(f"{only['generation']}:{only['ports'][1]}")
-    mover = host.module.Mover(only)
-    assert mover.to_do() == only["ports"][1:]
+    host.rpc.stopProcess(f"{only['generation']}:{host.ports_of(only)[1]}")
+    mover = host.modules.generation.Mover(only)
+    assert mover.to_do() == host.ports_of(only)[1:]
     mover.move()
     host.is_at(only)
 
@@ -534,14 +299,14 @@ def test_a_process_that_was_killed_is_started_by_the_same_command(host: Host) ->
 def test_a_generation_that_fails_leaves_the_old_one_on_every_port(
     host: Host, misbehaviour: str, why: str, line: str
 ) -> None:
-    old = host.params("a", batch=2)
-    first, bad = old["ports"]
+    old = host.written("a", batch=2)
+    first, bad = host.ports_of(old)
     settings = {"MISBEHAVE": misbehaviour, "BAD_PORT": str(bad)}
     # the one runs, the others do not stay up for startsecs
     times = {"start_timeout": 1} if misbehaviour == "never ready" else {"start_timeout": 5, "startsecs": 1}
-    new = host.params("b", settings=settings, **times)
+    new = host.written("b", settings=settings, **times)
     host.move(old)
-    with Poller(host, old["ports"]) as poller, pytest.raises(host.module.Failure) as failed:
+    with Poller(host, host.ports_of(old)) as poller, pytest.raises(host.modules.groups.Failure) as failed:
         host.move(new)
     # the process, why, and what it said last
     assert str(failed.value).startswith(f"{new['generation']}:{bad} {why}")
@@ -552,43 +317,89 @@ def test_a_generation_that_fails_leaves_the_old_one_on_every_port(
     host.is_at(old)
 
 
+@pytest.mark.parametrize(
+    ("misbehaviour", "comes_back"), [("exit after ready", False), ("exit once", True)], ids=["for good", "once"]
+)
+def test_a_process_that_dies_soon_after_the_last_port_moved_takes_the_host_back(
+    host: Host, capsys: pytest.CaptureFixture[str], misbehaviour: str, comes_back: bool
+) -> None:
+    old = host.written("a", batch=2)
+    first, bad = host.ports_of(old)
+    settings = {"MISBEHAVE": misbehaviour, "BAD_PORT": str(bad), "EXIT_AFTER": "1.2"}
+    new = host.written("b", batch=2, settle=3, settings=settings)
+    host.move(old)
+    with Poller(host, [first]) as poller:
+        result = run_module(host.modules.generation, capsys, **new)
+    assert result["msg"].startswith(f"{new['generation']}:{bad} took over, and ended (supervisord: ")
+    assert f"fake runner {new['generation']} on {bad}: gives up" in result["msg"]
+    assert result["current"] == old["generation"]
+    # every port had moved, and the one beside it was given back without a lost request
+    assert host.when(old, bad, "gone") < host.when(new, bad, "gives up")
+    assert poller.failures == []
+    assert poller.saw(first) == [old["generation"], new["generation"]]
+    assert poller.answers[first][-1] == old["generation"]
+    host.is_at(old)
+
+
+def test_a_process_that_was_restarted_before_anybody_looked_is_noticed(host: Host) -> None:
+    """The first port's process dies, and is back, while the second port's old one still drains."""
+    first, second = host.ports[:2]
+    old = host.written("a", settings={"DRAIN": "1.2", "DRAIN_PORT": str(second)})
+    settings = {"MISBEHAVE": "exit once", "BAD_PORT": str(first), "EXIT_AFTER": "0.3"}
+    new = host.written("b", settings=settings)
+    host.move(old)
+    with pytest.raises(host.modules.groups.Failure, match=r"took over, and ended \(supervisord: RUNNING\)"):
+        host.move(new)
+    assert host.when(new, first, "gives up") < host.when(old, second, "gone")
+    lives = [event for event in host.events() if event == (new["generation"], first, "ready")]
+    assert len(lives) == 2
+    host.is_at(old)
+
+
+def test_new_processes_are_watched_for_as_long_as_was_said(host: Host) -> None:
+    host.move(host.written("a", host.ports[:1]))
+    begun = time.monotonic()
+    host.move(host.written("b", host.ports[:1], settle=0.5))
+    assert 0.5 <= time.monotonic() - begun < 3
+
+
 def test_a_failure_is_a_failed_task_with_the_log_and_without_the_secret(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = host.params(
+    first = host.written(
         "a",
         host.ports[:1],
         startsecs=1,
         settings={"MISBEHAVE": "exit at start"},
-        secrets={"KEY": "hunter2-hunter2"},
+        secrets={"KEY": "hunter2", "SAYS": "hunter2-hunter2 and all"},
     )
-    result = run_module(host.module, capsys, **first)
+    result = run_module(host.modules.generation, capsys, **first)
     assert result["failed"] is True
     assert "does not find its database" in result["msg"]
+    assert ": uses ********\n" in result["msg"], "the line is there, without the secret"
     assert "hunter2" not in json.dumps(result)
 
 
 def test_a_first_generation_that_fails_leaves_nothing(host: Host) -> None:
-    bad = host.params("a", startsecs=1, settings={"MISBEHAVE": "exit at start"})
-    with pytest.raises(host.module.Failure):
+    bad = host.written("a", startsecs=1, settings={"MISBEHAVE": "exit at start"})
+    with pytest.raises(host.modules.groups.Failure):
         host.move(bad)
     assert host.groups() == set()
     assert list(host.confs.iterdir()) == []
     assert not (host.root / "current").is_symlink()
-    good = host.params("b")
+    good = host.written("b")
     host.move(good)
     host.is_at(good)
 
 
 def test_after_an_interrupted_one_and_a_failed_one_the_old_one_is_alone(host: Host) -> None:
-    old, interrupted = host.params("a"), host.params("b")
+    old, interrupted = host.written("a"), host.written("b")
     host.move(old)
-    abandoned = host.module.Mover(interrupted)
-    abandoned.write()
-    abandoned.add_group(interrupted["generation"])
-    abandoned.start(interrupted["generation"], interrupted["ports"][:1])
-    with pytest.raises(host.module.Failure), Poller(host, old["ports"]) as poller:
-        host.move(host.params("c", startsecs=1, settings={"MISBEHAVE": "exit at start"}))
+    abandoned = host.modules.generation.Mover(interrupted)
+    abandoned.add(interrupted["generation"])
+    abandoned.start(interrupted["generation"], host.ports_of(interrupted)[:1])
+    with pytest.raises(host.modules.groups.Failure), Poller(host, host.ports_of(old)) as poller:
+        host.move(host.written("c", startsecs=1, settings={"MISBEHAVE": "exit at start"}))
     assert poller.failures == []
     host.is_at(old)
 
@@ -599,19 +410,18 @@ def test_back_to_the_old_one_from_between_an_interrupted_one_and_a_failing_one(h
     A has a port that neither has, which it serves all the time.
     """
     first, second, spared, own = host.ports
-    old = host.params("a", [first, second, spared], batch=3)
-    interrupted = host.params("b", host.ports, surplus="keep")
+    old = host.written("a", [first, second, spared], batch=3)
+    interrupted = host.written("b", host.ports, surplus="keep")
     settings = {"MISBEHAVE": "exit at start", "BAD_PORT": str(second)}
-    failing = host.params("c", [first, second], startsecs=1, surplus="keep", settings=settings)
+    failing = host.written("c", [first, second], startsecs=1, surplus="keep", settings=settings)
     a, b, c = (params["generation"] for params in (old, interrupted, failing))
     host.move(old)
-    abandoned = host.module.Mover(interrupted)
-    abandoned.write()
-    abandoned.add_group(b)
+    abandoned = host.modules.generation.Mover(interrupted)
+    abandoned.add(b)
     abandoned.start(b, [first, own])
     abandoned.stop(a, [first])
     assert host.running() == {(b, first), (b, own), (a, second), (a, spared)}
-    with Poller(host, old["ports"]) as poller, pytest.raises(host.module.Failure) as failed:
+    with Poller(host, host.ports_of(old)) as poller, pytest.raises(host.modules.groups.Failure) as failed:
         host.move(failing)
     assert str(failed.value).startswith(f"{c}:{second} ended")
     assert "Going back" not in str(failed.value)
@@ -625,121 +435,202 @@ def test_back_to_the_old_one_from_between_an_interrupted_one_and_a_failing_one(h
 
 
 def test_a_configuration_that_supervisord_refuses_changes_nothing(host: Host) -> None:
-    old, new = host.params("a"), host.params("b")
+    old, new = host.written("a"), host.written("b")
     host.move(old)
-    new["program"] = new["program"].replace(f"user={USER}", "user=nobody-by-this-name")
-    with pytest.raises(host.module.Failure, match="does not take the group"):
+    program = host.manifest(new).with_name("supervisor.conf")
+    program.write_text(program.read_text().replace("user=", "user=nobody-by-this-name-"))
+    with pytest.raises(host.modules.groups.Failure, match="does not take the group"):
         host.move(new)
     host.is_at(old)
 
 
-def test_supervisord_that_does_not_answer_is_named(
-    generation_module: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(generation_module, "SOCKET", "unix:///nowhere/supervisor.sock")
-    with pytest.raises(generation_module.Failure, match=r"does not answer on unix:///nowhere/supervisor\.sock"):
-        generation_module.supervisord(timeout=0.1)
+def test_a_generation_that_is_not_there_is_named(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    old = host.written("a")
+    host.move(old)
+    result = run_module(host.modules.generation, capsys, **(old | {"generation": "app-2.0-cccccc"}))
+    assert (result["msg"], result["current"]) == (
+        "The generation app-2.0-cccccc is not on this host.",
+        old["generation"],
+    )
+    host.is_at(old)
+
+
+def test_supervisord_that_does_not_answer_is_named(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modules.groups, "SOCKET", "unix:///nowhere/supervisor.sock")
+    with pytest.raises(modules.groups.Failure, match=r"does not answer on unix:///nowhere/supervisor\.sock"):
+        modules.groups.supervisord(timeout=0.1)
 
 
 # ---- Check mode ----
 
 
 def test_check_mode_on_a_bare_host(
-    generation_module: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    modules: Modules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = {
-        "name": "board",
-        "root": str(tmp_path / "opt"),
-        "generation": "board-1",
-        "release": "1",
-        "program": "",
-        "ports": [8000],
-        "group": GROUP,
-        "sockets": "/run/board",
-    }
-    result = run_module(generation_module, capsys, check=True, **arguments)
-    assert (result["changed"], result["diff"]["after"]) == (True, "board-1\n")
+    arguments = {"root": str(tmp_path / "opt"), "generation": "board-1", "sockets": "/run/board"}
+    result = run_module(modules.generation, capsys, check=True, **arguments)
+    assert (result["changed"], result["differs"], result["diff"]["after"]) == (True, True, "board-1\n")
     # neither without supervisor, where nothing but a check can go on
-    monkeypatch.setattr(generation_module, "SupervisorTransport", None)
-    assert run_module(generation_module, capsys, check=True, **arguments)["changed"] is True
-    assert "no supervisor" in run_module(generation_module, capsys, **arguments)["msg"]
+    monkeypatch.setattr(modules.groups, "SupervisorTransport", None)
+    assert run_module(modules.generation, capsys, check=True, **arguments)["changed"] is True
+    assert "no supervisor" in run_module(modules.generation, capsys, **arguments)["msg"]
+    assert not (tmp_path / "opt").exists()
 
 
 def test_check_mode_says_what_would_change_and_changes_nothing(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    old, new = host.params("a"), host.params("b")
+    old, new = host.written("a"), host.written("b")
     host.move(old)
-    before = host.events()
-    assert run_module(host.module, capsys, check=True, **old)["changed"] is False
-    result = run_module(host.module, capsys, check=True, **new)
-    assert result["changed"] is True
+    before, files = host.events(), sorted(host.root.rglob("*"))
+    same = run_module(host.modules.generation, capsys, check=True, **old)
+    assert (same["changed"], same["differs"], same["ports_change"]) == (False, False, False)
+    result = run_module(host.modules.generation, capsys, check=True, **new)
+    assert (result["changed"], result["differs"], result["ports_change"]) == (True, True, False)
     assert result["diff"] == {"before": f"{old['generation']}\n", "after": f"{new['generation']}\n"}
+    # one that has to be written yet is another than what runs
+    absent = run_module(host.modules.generation, capsys, check=True, **(new | {"generation": "app-2.0-cccccc"}))
+    assert (absent["changed"], absent["differs"]) == (True, True)
     assert host.events() == before
-    assert not (host.root / "generations" / new["generation"]).exists()
+    assert sorted(host.root.rglob("*")) == files, "not even the file that modules lock"
     host.is_at(old)
 
 
-# ---- What is written ----
+# ---- Who comes after whom ----
 
 
-@pytest.fixture
-def written(generation_module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write a generation without a supervisord; its directory."""
-    monkeypatch.setattr(generation_module, "supervisord", lambda: None)
-    (tmp_path / "generations").mkdir()
-
-    def write(**given: Any) -> Path:
-        params = {
-            "root": str(tmp_path), "generation": "board-1-aaaaaa", "release": "1", "program": "[program:x]\n",
-            "settings": {}, "secrets": {}, "ports": [8000, 8001], "group": GROUP, **given,
-        }  # fmt: skip
-        generation_module.Mover(params).write()
-        return tmp_path / "generations" / "board-1-aaaaaa"
-
-    return write
+def test_other_ports_are_something_that_nginx_hears_of(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = host.written("a", host.ports[:2], batch=2), host.written("b", host.ports[:1])
+    first = run_module(host.modules.generation, capsys, **old)
+    assert (first["changed"], first["differs"], first["ports_change"]) == (True, True, False), "nothing was there"
+    other = run_module(host.modules.generation, capsys, **new)
+    assert (other["changed"], other["differs"], other["ports_change"]) == (True, True, True)
+    again = run_module(host.modules.generation, capsys, **new)
+    assert (again["changed"], again["differs"], again["ports_change"]) == (False, False, False)
 
 
-@as_root
-def test_settings_are_for_the_applications_group_alone(written: Callable[..., Path]) -> None:
-    other = next(group for group in grp.getgrall() if group.gr_gid != os.getgid())
-    status = (written(group=other.gr_name) / "settings.json").stat()
-    assert stat.S_IMODE(status.st_mode) == 0o640
-    assert (status.st_uid, status.st_gid) == (0, other.gr_gid)
+def test_a_generation_remembers_which_one_it_follows(host: Host) -> None:
+    a, b = (host.written(letter, host.ports[:1]) for letter in "ab")
+    c = host.written("c", host.ports[:1], startsecs=1, settings={"MISBEHAVE": "exit at start"})
+
+    def before(params: dict[str, Any]) -> str | None:
+        return json.loads(host.manifest(params).read_text()).get("before")
+
+    host.move(a)
+    assert before(a) is None, "it is the first"
+    host.move(b)
+    assert (before(a), before(b)) == (None, a["generation"])
+    # the way back is no reason to come forth again
+    host.move(a | {"remember": False})
+    assert (before(a), before(b)) == (None, a["generation"])
+    with pytest.raises(host.modules.groups.Failure):
+        host.move(c)
+    assert before(c) is None, "it never followed"
+    host.move(b)
+    host.rpc.stopProcess(f"{b['generation']}:{host.ports[0]}")
+    host.move(b)
+    assert before(b) == a["generation"], "it does not follow itself"
+    assert host.ports_of(b) == host.ports[:1], "what else the manifest says stays"
+    host.move(a)
+    assert before(a) == b["generation"]
 
 
-@as_root
-def test_a_strict_umask_does_not_lock_the_application_out(written: Callable[..., Path]) -> None:
-    before = os.umask(0o077)
-    try:
-        place = written()
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(place.stat().st_mode) == 0o755
-    assert stat.S_IMODE((place / "settings.json").stat().st_mode) == 0o640
+def test_the_date_of_a_generation_is_when_it_became_current(host: Host) -> None:
+    def date(params: dict[str, Any]) -> float:
+        return host.manifest(params).stat().st_mtime
+
+    a, b = host.written("a", host.ports[:1]), host.written("b", host.ports[:1])
+    c = host.written("c", host.ports[:1], startsecs=1, settings={"MISBEHAVE": "exit at start"})
+    assert date(a) == date(b) == date(c) == 0
+    begun = time.time() - 1  # the kernel's file times are those of its last tick
+    host.move(a)
+    assert begun < date(a) <= time.time()
+    host.move(b)
+    assert date(b) > date(a)
+    with pytest.raises(host.modules.groups.Failure):
+        host.move(c)
+    assert date(c) == 0
+    host.move(a | {"remember": False})
+    assert date(a) > date(b), "it is the last that became current"
 
 
-@as_root
-def test_settings_and_secrets_are_one_environment_of_texts(written: Callable[..., Path]) -> None:
-    place = written(settings={"DEBUG": True, "SIZE": 3, "RATE": 0.5, "NAME": "ä b"}, secrets={"KEY": "x"})
-    assert json.loads((place / "settings.json").read_text()) == {
-        "DEBUG": "true", "SIZE": "3", "RATE": "0.5", "NAME": "ä b", "KEY": "x",
-    }  # fmt: skip
-    assert json.loads((place / "generation.json").read_text()) == {
-        "generation": "board-1-aaaaaa", "release": "1", "ports": [8000, 8001],
-    }  # fmt: skip
-    assert (place / "supervisor.conf").read_text() == "[program:x]\n"
+# ---- Who waits for whom ----
 
 
-@as_root
-def test_an_unfinished_generation_is_written_anew_and_a_finished_one_never(
-    written: Callable[..., Path],
+def test_a_second_module_waits_for_the_first_and_finds_nothing_to_do(
+    host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = written(settings={"NAME": "first"})
-    inode = (place / "settings.json").stat().st_ino
-    assert (written(settings={"NAME": "second"}) / "settings.json").stat().st_ino == inode
-    (place / "generation.json").unlink()
-    (place / "left-behind").touch()
-    assert json.loads((written(settings={"NAME": "second"}) / "settings.json").read_text()) == {"NAME": "second"}
-    assert not (place / "left-behind").exists()
+    old, new = host.written("a"), host.written("b")
+    host.move(old)
+    locked = threading.Event()
+
+    def first() -> None:
+        with host.modules.root.alone(host.root):
+            locked.set()
+            time.sleep(0.2)  # in which one that does not wait begins the same
+            host.move(new)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    locked.wait()
+    result = run_module(host.modules.generation, capsys, **new)
+    thread.join()
+    assert (result["changed"], result["processes"]) == (False, [])
+    host.is_at(new)
+
+
+def test_a_module_that_waits_for_too_long_says_so(
+    modules: Modules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules.root, "LOCK_SECONDS", 0.1)
+    with modules.root.alone(tmp_path):
+        with (
+            pytest.raises(modules.root.Failure, match=rf"^Another run has been changing {tmp_path} for 0\.1 s;"),
+            modules.root.alone(tmp_path),
+        ):
+            raise AssertionError("two are alone")
+        # whoever may open a file may lock it (flock(2)): the application may not
+        assert (tmp_path / ".lock").stat().st_mode & 0o077 == 0
+    with modules.root.alone(tmp_path):
+        pass
+
+
+# ---- After an interrupted proof ----
+
+
+def left_off_air(host: Host, letter: str, ports: list[int] | None = None) -> dict[str, Any]:
+    """Write a generation whose proof was interrupted: its process still runs. Return its arguments."""
+    params = host.written(letter, ports)
+    mover, group = host.modules.generation.Mover(params), f"{params['generation']}-proof"
+    mover.add_group(group, mover.place(params["generation"]) / "proof.conf")
+    port = host.ports_of(params)[0]
+    mover.start(group, [port])
+    assert (group, port) in host.running()
+    return params
+
+
+def test_a_process_off_the_air_is_not_the_generation_and_goes_with_its_move(host: Host) -> None:
+    old = host.written("a")
+    host.move(old)
+    new = left_off_air(host, "b")
+    assert host.modules.generation.Mover(new).to_do() == host.ports_of(new)
+    with Poller(host, host.ports_of(old)) as poller:
+        host.move(new)
+    assert poller.failures == []
+    host.is_at(new)
+
+
+@pytest.mark.parametrize("surplus", ["keep", "stop"])
+@pytest.mark.parametrize("ports", [slice(0, 2), slice(2, 4)], ids=["of the same port", "of another port"])
+def test_a_process_off_the_air_goes_with_the_way_back(
+    host: Host, capsys: pytest.CaptureFixture[str], surplus: str, ports: slice
+) -> None:
+    old = host.written("a", batch=2, surplus=surplus)
+    host.move(old)
+    left_off_air(host, "b", host.ports[ports])
+    events = host.events()
+    ahead = run_module(host.modules.generation, capsys, check=True, **old)
+    assert (ahead["differs"], ahead["surplus"]) == (True, []), "nginx never named it"
+    with Poller(host, host.ports_of(old)) as poller:
+        host.move(old)
+    assert poller.failures == []
+    assert {group for group, _, _ in host.events()[len(events) :]} == {host.written("b")["generation"] + "-proof"}
+    host.is_at(old)

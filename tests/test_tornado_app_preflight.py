@@ -36,6 +36,7 @@ def look(
         right = {
             "name": "board", "root": str(tmp_path), "user": "nobody", "python": sys.executable, "processes": "2", "port": port,
             "reserved_ports": [80], "settings": {"BOARD_DATA": "/x"}, "secrets": {"KEY": "value"},
+            "paths": {"tornado_app_health_path": ["/health"], "tornado_app_smoke_paths": []}, "rolling": ["1", "25%", "100%"],
         }  # fmt: skip
         return run_module(preflight, capsys, **(right | given))
 
@@ -43,9 +44,16 @@ def look(
 
 
 def test_what_is_right_passes_and_is_described(look: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    (tmp_path / "releases" / "1.0").mkdir(parents=True)
-    (tmp_path / "releases" / "1.0" / "release.json").touch()
-    (tmp_path / "releases" / "unfinished").mkdir()
+    for kind, name, manifest in (
+        ("releases", "1.0", "release.json"),
+        ("releases", "unfinished", "other"),
+        ("environments", "abcdef", "environment.json"),
+        ("environments", "abcd", "environment.json"),
+        ("environments", "unfinished", "release.json"),
+    ):
+        place = tmp_path / kind / name
+        place.mkdir(parents=True)
+        (place / manifest).touch()
     result = look()
     assert result["changed"] is False
     assert len(result["ports"]) == 2
@@ -55,6 +63,7 @@ def test_what_is_right_passes_and_is_described(look: Callable[..., dict[str, Any
     assert result["target"]["machine"] == os.uname().machine
     assert result["target"]["glibc"].split(".")[0] == "2"
     assert result["releases"] == ["1.0"]
+    assert result["environments"] == ["abcd", "abcdef"]
     assert set(result["kernel"]) == {"net.core.somaxconn", "net.ipv4.tcp_migrate_req"}
 
 
@@ -188,6 +197,36 @@ def test_secrets_that_are_none(look: Callable[..., dict[str, Any]], value: str) 
     assert "OTHER" not in message
 
 
+@pytest.mark.parametrize("path", ["", "health", "http://site/health", "/a b", "/ä", "/a\n"])
+@pytest.mark.parametrize("variable", ["tornado_app_health_path", "tornado_app_smoke_paths"])
+def test_paths_that_are_none(look: Callable[..., dict[str, Any]], variable: str, path: str) -> None:
+    message = look(paths={variable: ["/", path]})["msg"]
+    assert f"{variable} has '{path}'; allowed are paths on the site, as in /health." in message
+    assert "has '/'" not in message
+
+
+def test_paths_may_be_whatever_a_request_has(look: Callable[..., dict[str, Any]]) -> None:
+    assert "msg" not in look(paths={"tornado_app_smoke_paths": ["/", "/a-b/c.d?e=f&g=%20", "//x", "/~a"]})
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "07", "1.5", "all", "", "%", "0%", "101%", "1000%", "2 %", "1\n"])
+def test_sizes_of_batches_that_are_none(look: Callable[..., dict[str, Any]], size: str) -> None:
+    message = look(rolling=["1", size])["msg"]
+    assert (
+        f"tornado_app_rolling has '{size}'; allowed are numbers of hosts from 1, and shares from '1%' to '100%'."
+        in message
+    )
+
+
+@pytest.mark.parametrize("sizes", [["1"], [2, "10%"], ["1%", "99%", "100%"], ["1000"]], ids=str)
+def test_sizes_of_batches(look: Callable[..., dict[str, Any]], sizes: list[str | int]) -> None:
+    assert "msg" not in look(rolling=sizes)
+
+
+def test_no_size_of_batches_at_all(look: Callable[..., dict[str, Any]]) -> None:
+    assert "tornado_app_rolling is empty; allowed is a list of numbers of hosts" in look(rolling=[])["msg"]
+
+
 def test_no_secret_is_in_the_result(look: Callable[..., dict[str, Any]]) -> None:
     assert "hunter2" not in str(look(secrets={"1": "hunter2-hunter2"}))
 
@@ -206,6 +245,7 @@ def test_an_interpreter_on_another_c_library(look: Callable[..., dict[str, Any]]
 
 
 def test_all_mistakes_are_reported_together(look: Callable[..., dict[str, Any]]) -> None:
-    message = look(name="Board", processes="0", port=80, secrets={"KEY": ""}, python="/nowhere")["msg"]
-    for variable in ("name", "processes", "port", "secrets", "python"):
+    wrong = {"paths": {"tornado_app_health_path": ["x"]}, "rolling": ["x"], "secrets": {"KEY": ""}}
+    message = look(name="Board", processes="0", port=80, python="/nowhere", **wrong)["msg"]
+    for variable in ("name", "processes", "port", "secrets", "python", "health_path", "rolling"):
         assert f"tornado_app_{variable}" in message

@@ -1,7 +1,10 @@
 """What is removed from a host, and what never is."""
 
+import fcntl
 import json
 import os
+import shutil
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,6 +46,11 @@ def host(tmp_path: Path, release: ModuleType) -> Path:
             (static / "logo.svg").write_text("<svg/>")  # the same in every release
             (static / "app.css").write_text(f"body {{}} /* {of} */")
             release.publish(static, tmp_path / "static")
+            # of one environment are the first three
+            environment = "e2" if of == "r4" else "e1"
+            (tmp_path / "environments" / environment).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "environments" / environment / "environment.json").touch()
+            (tmp_path / "releases" / of / "release.json").write_text(json.dumps({"environment": environment}))
         place = tmp_path / "generations" / f"g{number}"
         place.mkdir(parents=True)
         (place / "settings.json").write_text('{"SECRET": "s"}')
@@ -105,3 +113,66 @@ def test_check_mode_says_it_and_does_nothing(host: Path, prune: Any) -> None:
     assert prune(3, check=True) == ["g1", "g2", "r1"]
     assert names(host / "generations") == ["g1", "g2", "g3", "g4", "g5"]
     assert len(names(host / "logs")) == 10
+
+
+def test_the_one_that_was_before_the_current_one_stays(host: Path, prune: Any) -> None:
+    """As after a rollback of a rollback: it need not be the newest but one."""
+    current = host / "generations" / "g5" / "generation.json"
+    times = (current.stat().st_atime, current.stat().st_mtime)
+    for before, going in (("g1", ["g2", "g3"]), (None, ["g1"])):
+        current.write_text(json.dumps({"release": "r4", "before": before}))
+        os.utime(current, times)
+        assert [name for name in prune(2) if name.startswith("g")] == going
+
+
+def test_an_environment_goes_with_the_last_release_that_names_it(host: Path, prune: Any) -> None:
+    prune(3)
+    assert names(host / "environments") == ["e1", "e2"], "r2 and r3 are of e1"
+    (host / "environments" / "unfinished").mkdir()
+    (host / "releases" / "r9").mkdir()  # waits for its generation, and for the end of its installation
+    assert prune(2, check=True) == ["g3", "r2", "unfinished"]
+    (host / "generations" / "g4" / "generation.json").write_text(json.dumps({"release": "r4"}))
+    os.utime(host / "generations" / "g4" / "generation.json", (4, 4))
+    (host / "generations" / "g3" / "generation.json").write_text(json.dumps({"release": "r3"}))
+    os.utime(host / "generations" / "g3" / "generation.json", (3, 3))
+    (host / "releases" / "r2" / "release.json").unlink()
+    assert prune(2) == ["e1", "g3", "r3", "unfinished"]
+    assert names(host / "environments") == ["e2"]
+
+
+def test_an_interrupted_prune_is_finished_by_the_next(host: Path, prune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = shutil.rmtree
+
+    def killed(place: Path) -> None:
+        if place.name == "r1":
+            real(place / "static")
+            raise KeyboardInterrupt
+        real(place)
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prune(3)
+    assert (host / "releases" / "r1").exists()
+    assert not (host / "releases" / "r1" / "release.json").exists(), "it is not whole any more"
+    monkeypatch.setattr(shutil, "rmtree", real)
+    assert prune(3) == ["g1", "g2", "r1"]
+    assert names(host / "releases") == ["r2", "r3", "r4"]
+
+
+def test_nothing_is_removed_while_a_release_is_being_made(host: Path, prune: Any) -> None:
+    (host / "environments" / "in-the-making").mkdir()
+    finished = []
+    with (host / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def finish() -> None:
+            (host / "releases" / "r9").mkdir()
+            (host / "releases" / "r9" / "release.json").write_text('{"environment": "in-the-making"}')
+            finished.append(True)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+        timer = threading.Timer(0.3, finish)
+        timer.start()
+        assert "in-the-making" not in prune(3)
+        assert finished
+        timer.join()

@@ -1,13 +1,27 @@
-"""A release's static files under the hash of their content."""
+"""A release on a host: its static files under the hash of their content, its virtualenv, and what a failure leaves."""
 
+import fcntl
 import gzip
 import hashlib
+import io
+import json
 import os
+import re
+import shutil
+import socket
 import stat
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 from eyewall_support import load_module, run_module
 from tornado.web import StaticFileHandler
 
@@ -117,7 +131,7 @@ def test_the_next_release_adds_and_the_last_ones_files_stay(
     ("target", "name", "succeed"),
     [(*step, count) for step in ((os, "link"), (Path, "rename")) for count in range(3)],
 )
-def test_an_interruption_leaves_whole_files_and_the_same_again_finishes(  # noqa: PLR0917 -- pytest gives them by name
+def test_an_interruption_leaves_whole_files_and_the_same_again_finishes(
     release: ModuleType,
     static: Path,
     store: Path,
@@ -152,66 +166,394 @@ def test_an_interruption_leaves_whole_files_and_the_same_again_finishes(  # noqa
 # ---- The module around it, with an installation that makes nothing ----
 
 
+def pack(tar: Path, files: dict[str, str | bytes]) -> Path:
+    with tarfile.open(tar, "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            data = content.encode() if isinstance(content, str) else content
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return tar
+
+
 def arguments(root: Path, **given: str) -> dict[str, str]:
     return {
         "root": str(root),
         "release": "1.0",
         "digest": "abc",
         "bundle": str(root / "releases" / "1.0.tar"),
-        "python": "python3",
+        "environment": "py3.11.2-x86_64-glibc2.36-0123456789abcdef",
+        "wheelhouse": str(root / "releases" / "1.0-wheelhouse.tar"),
+        "python": sys.executable,
         **given,
     }
 
 
-@pytest.fixture
-def root(tmp_path: Path, static: Path, release: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
-    import tarfile  # noqa: PLC0415
+def everything(root: Path) -> set[Path]:
+    return {path for path in root.rglob("*") if path.name != ".lock"}
 
-    (tmp_path / "opt" / "releases").mkdir(parents=True)
-    (tmp_path / "opt" / "static").mkdir()
-    with tarfile.open(tmp_path / "opt" / "releases" / "1.0.tar", "w") as tar:
-        tar.add(static, "static")
-    monkeypatch.setattr(release, "install", lambda _module, _place: None)
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("releases", "static"):
+        (tmp_path / "opt" / name).mkdir(parents=True)
     return tmp_path / "opt"
 
 
+@pytest.fixture
+def sent(static: Path, root: Path, release: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the root with both tar files in it, and installations that make no virtualenv."""
+    pack(root / "releases" / "1.0-wheelhouse.tar", {"requirements.txt": ""})
+    with tarfile.open(root / "releases" / "1.0.tar", "w") as tar:
+        tar.add(static, "static")
+    monkeypatch.setattr(release.Installer, "make_environment", lambda _self: None)
+    monkeypatch.setattr(release.Installer, "make_venv", lambda _self: None)
+    return root
+
+
 def test_a_release_is_complete_once_it_has_its_manifest(
-    release: ModuleType, root: Path, capsys: pytest.CaptureFixture[str]
+    release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = root / "releases" / "1.0"
+    place = sent / "releases" / "1.0"
     place.mkdir()
     (place / "left-by-an-interrupted-run").touch()
-    assert run_module(release, capsys, **arguments(root))["changed"] is True
-    assert (place / "release.json").is_file()
+    assert run_module(release, capsys, **arguments(sent))["changed"] is True
+    assert json.loads((place / "release.json").read_text()) == {
+        "release": "1.0", "digest": "abc", "environment": arguments(sent)["environment"],
+    }  # fmt: skip
     assert not (place / "left-by-an-interrupted-run").exists()
-    assert not (root / "releases" / "1.0.tar").exists()
-    assert published(root / "static")
-    # the bundle is gone, and not needed
-    assert run_module(release, capsys, **arguments(root))["changed"] is False
+    assert list((sent / "releases").iterdir()) == [place], "both tar files are gone"
+    assert published(sent / "static")
+    # and are not needed
+    assert run_module(release, capsys, **arguments(sent))["changed"] is False
+
+
+def test_static_files_are_there_first_and_the_manifest_last(
+    release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(_installer: Any) -> None:
+        seen.append((len(published(sent / "static")), (sent / "releases" / "1.0" / "release.json").exists()))
+
+    monkeypatch.setattr(release.Installer, "make_environment", look)
+    monkeypatch.setattr(release.Installer, "make_venv", look)
+    run_module(release, capsys, **arguments(sent))
+    assert seen == [(3, False), (3, False)]
 
 
 def test_a_name_that_is_there_with_other_content_is_refused(
-    release: ModuleType, root: Path, capsys: pytest.CaptureFixture[str]
+    release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_module(release, capsys, **arguments(root))
-    message = run_module(release, capsys, **arguments(root, digest="other"))["msg"]
+    run_module(release, capsys, **arguments(sent))
+    before = everything(sent)
+    message = run_module(release, capsys, **arguments(sent, digest="other"))["msg"]
     assert message.startswith("tornado_app_version is '1.0', which is on this host already with other content;")
+    assert everything(sent) == before
 
 
-def test_a_check_installs_nothing(release: ModuleType, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_module(release, capsys, check=True, **arguments(root))["changed"] is True
-    assert not (root / "releases" / "1.0").exists()
+def test_a_check_installs_nothing(release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = everything(sent.parent)
+    assert run_module(release, capsys, check=True, **arguments(sent))["changed"] is True
+    assert run_module(release, capsys, check=True, **arguments(sent / "a-bare-host"))["changed"] is True
+    assert everything(sent.parent) == before
 
 
 def test_a_strict_umask_does_not_lock_the_application_out(
-    release: ModuleType, root: Path, capsys: pytest.CaptureFixture[str]
+    release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = os.umask(0o077)
     try:
-        run_module(release, capsys, **arguments(root))
+        run_module(release, capsys, **arguments(sent))
     finally:
         os.umask(before)
-    for path in [root / "releases" / "1.0", *(root / "static").rglob("*")]:
+    for path in [sent / "releases" / "1.0", *(sent / "static").rglob("*")]:
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode & 0o044 == 0o044, f"{path} is {mode:o}"
         assert not path.is_dir() or mode & 0o011 == 0o011, f"{path} is {mode:o}"
+    assert stat.S_IMODE((sent / ".lock").stat().st_mode) == 0o600, "nobody else can hold it"
+
+
+@pytest.mark.parametrize("missing", ["bundle", "wheelhouse"])
+def test_a_tar_file_that_was_not_sent(
+    release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    given = arguments(sent)
+    Path(given[missing]).unlink()
+    message = run_module(release, capsys, **given)["msg"]
+    assert message.startswith(f"{given[missing]} is not on this host, and the release is made of it;")
+
+
+def test_a_run_that_goes_on_without_its_controller_is_waited_for(
+    release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = sys.modules["ansible.module_utils.tornado_app_root"]
+    monkeypatch.setattr(root, "LOCK_SECONDS", 0.2)
+    before = everything(sent)
+    with (sent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        message = run_module(release, capsys, **arguments(sent))["msg"]
+        assert message == (f"Another run has been changing {sent} for 0.2 s; look for it with: fuser -v {sent}/.lock")
+        assert everything(sent) == before, "what it reads is still there"
+        monkeypatch.setattr(root, "LOCK_SECONDS", 60)
+        # that run finishes the same release, and this one finds it
+        given = arguments(sent)
+        ends = threading.Timer(0.3, fcntl.flock, (lock, fcntl.LOCK_UN))
+        place = sent / "releases" / "1.0"
+        place.mkdir()
+        monkeypatch.setattr(release.Installer, "install", lambda _self: pytest.fail("it is there already"))
+        ends.start()
+        release.write_whole(place / "release.json", {"digest": "other run's"})
+        monkeypatch.setattr(release.Installer, "is_done", is_done_from_the_second_time_on())
+        assert run_module(release, capsys, **given)["changed"] is True
+        ends.join()
+    assert not Path(given["bundle"]).exists()
+
+
+def is_done_from_the_second_time_on() -> Any:
+    answers = iter([False, True])
+    return lambda _self: next(answers)
+
+
+# ---- Real virtualenvs ----
+
+
+def wheel(name: str, code: str, script: str, tag: str = "py3-none-any") -> tuple[str, bytes]:
+    """Return the file name and the bytes of a wheel with one module and one console script."""
+    info, file = f"{name}-1.0.dist-info", io.BytesIO()
+    members = {
+        f"{name}/__init__.py": code,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{script} = {name}:main\n",
+    }
+    with zipfile.ZipFile(file, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+        archive.writestr(f"{info}/RECORD", "".join(f"{member},,\n" for member in [*members, f"{info}/RECORD"]))
+    return f"{name}-1.0-{tag}.whl", file.getvalue()
+
+
+MAIN = "import sys\n\ndef main():\n    print(sys.prefix)\n"
+
+
+def send(root: Path, release: str, *, application: str = "import greeting\n", lacks: str = "") -> dict[str, str]:
+    """Put the tar files of a release on the host; the module's arguments."""
+    file, data = wheel("greeting", MAIN, "greet")
+    locked = f"greeting==1.0 --hash=sha256:{hashlib.sha256(data).hexdigest()}\n{lacks}"
+    given = arguments(
+        root,
+        release=release,
+        bundle=str(root / "releases" / f"{release}.tar"),
+        wheelhouse=str(root / "releases" / f"{release}-wheelhouse.tar"),
+    )
+    pack(Path(given["wheelhouse"]), {"requirements.txt": locked, f"wheels/{file}": data})
+    board, board_data = wheel("board", f"{application}{MAIN}", "board")
+    manifest = json.dumps({"name": "board", "digest": "abc", "factory": "board:main"})
+    files = {"manifest.json": manifest, f"wheels/{board}": board_data, "static/app.css": CSS + release.encode()}
+    pack(Path(given["bundle"]), files)
+    return given
+
+
+def output(program: Path) -> str:
+    return subprocess.run([program], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def with_environment(release: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the root of a host with the release 1.0."""
+    root = tmp_path_factory.mktemp("opt")
+    for name in ("releases", "static"):
+        (root / name).mkdir()
+    with patch_module_args(send(root, "1.0")), pytest.raises(SystemExit) as ended:
+        release.main()
+    assert ended.value.code == 0
+    return root
+
+
+@pytest.fixture
+def quick_pip(release: ModuleType, with_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy pip where it would be installed, which takes seconds."""
+    (pip,) = with_environment.glob("environments/*/venv/lib/*/site-packages/pip")
+
+    def copy(_installer: Any, venv: Path) -> None:
+        (packages,) = (venv / "lib").glob("*/site-packages")
+        shutil.copytree(pip, packages / "pip")
+
+    monkeypatch.setattr(release.Installer, "add_pip", copy)
+
+
+def test_releases_share_an_environment(
+    release: ModuleType, with_environment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = with_environment
+    environment = root / "environments" / arguments(root)["environment"]
+    assert {path.name for path in environment.iterdir()} == {"environment.json", "requirements.txt", "venv"}
+    made = (environment / "environment.json").stat().st_mtime_ns
+    given = send(root, "1.1", application="import greeting\nNEW = 1\n")
+    Path(given["wheelhouse"]).unlink()  # as on a host that has the environment
+    assert run_module(release, capsys, **given)["changed"] is True
+    assert (environment / "environment.json").stat().st_mtime_ns == made
+
+    inodes = set()
+    for name in ("1.0", "1.1"):
+        place = root / "releases" / name
+        assert {path.name for path in place.iterdir()} == {"manifest.json", "release.json", "static", "venv"}
+        # each script runs its own release's interpreter, the requirements' too
+        assert {output(place / "venv" / "bin" / script) for script in ("greet", "board")} == {str(place / "venv")}
+        assert [path for path in (place / "venv" / "bin").iterdir() if b"environments" in path.read_bytes()] == []
+        (packages,) = (place / "venv" / "lib").glob("*/site-packages")
+        inodes.add((packages / "greeting" / "__init__.py").stat().st_ino)
+        for package in ("greeting", "board"):
+            cached = packages / package / "__pycache__" / f"__init__.{sys.implementation.cache_tag}.pyc"
+            assert cached.exists(), "the application cannot write it"
+        assert ("NEW" in (packages / "board" / "__init__.py").read_text()) == (name == "1.1")
+    assert len(inodes) == 1
+
+
+@pytest.mark.parametrize(
+    "first", ["#!{}/bin/python3\n", "#!/bin/sh\n'''exec' \"{}/bin/python3\" \"$0\" \"$@\"\n' '''\n"]
+)
+def test_what_is_linked_stays_and_scripts_are_the_virtualenvs_own(
+    release: ModuleType, tmp_path: Path, first: str
+) -> None:
+    environment, venv = tmp_path / "environments" / "e" / "venv", tmp_path / "releases" / "1.0" / "venv"
+    files = {
+        "bin/alembic": first.format(environment).encode(),
+        "bin/ruff": b"\x7fELF",
+        "share/x": b"x",
+        "bin/python": b"",
+    }
+    make(environment, files | {"lib/python3/site-packages/a/b.py": b"b"})
+    (environment / "bin" / "alembic").chmod(0o755)
+    (environment / "lib64").symlink_to("lib")
+    make(venv, {"bin/python": b"its own"})
+    (venv / "lib").mkdir()
+    (venv / "lib64").symlink_to("lib")
+    release.link_environment(environment, venv)
+    assert (venv / "lib64").is_symlink()
+    for name in ("bin/ruff", "share/x", "lib/python3/site-packages/a/b.py"):
+        assert (venv / name).samefile(environment / name)
+    shutil.rmtree(environment)
+    assert (venv / "bin" / "alembic").read_text() == first.format(venv)
+    assert os.access(venv / "bin" / "alembic", os.X_OK)
+    assert (venv / "bin" / "python").read_bytes() == b"its own"
+    assert (venv / "lib" / "python3" / "site-packages" / "a" / "b.py").read_bytes() == b"b"
+
+
+def test_an_application_that_cannot_be_imported_leaves_the_disk_as_it_was(
+    release: ModuleType, with_environment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = everything(with_environment)
+    given = send(with_environment, "1.2", application="import greetings\n")
+    message = run_module(release, capsys, **given)["msg"]
+    assert message.startswith("tornado_app_factory is 'board:main', and importing it on this host failed:\nTraceback")
+    assert message.splitlines()[-1] == "ModuleNotFoundError: No module named 'greetings'"
+    assert everything(with_environment) == before
+
+
+def test_a_wheel_that_is_missing_leaves_the_disk_as_it_was(
+    release: ModuleType,
+    root: Path,
+    quick_pip: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make(root / "releases" / "0.9" / "static", {"app.css": CSS})
+    release.publish(root / "releases" / "0.9" / "static", root / "static")
+    (root / "environments").mkdir()
+    before = everything(root)
+    given = send(root, "1.0", lacks=f"missing==2.0 --hash=sha256:{'0' * 64}\n")
+    # an environment that a killed run left is no environment
+    make(root / "environments" / given["environment"], {"venv/left": b""})
+    message = run_module(release, capsys, **given)["msg"]
+    assert message.startswith(
+        f"{socket.gethostname()}: the wheelhouse has no wheel of 'missing==2.0' for py3.11.2-x86_64-glibc2.36. "
+        "The last lines of pip:\n"
+    )
+    assert message.splitlines()[-1] == "ERROR: No matching distribution found for missing==2.0"
+    assert everything(root) == before
+
+
+# ---- A full disk ----
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Give a root on a file system of so many bytes."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(size: int) -> Path:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=False)
+        if done.returncode:
+            pytest.skip("needs root, and to be allowed to mount a file system")
+        for name in ("releases", "static", "environments"):
+            (place / name).mkdir()
+        return place
+
+    yield mount
+    subprocess.run(["umount", place], capture_output=True, check=False)
+
+
+def full(root: Path) -> str:
+    return (
+        rf"{socket.gethostname()} has no space left in {root} for release 1\.0: (\d+) bytes were free, and about (\d+) are "
+        r"needed \((.+)\)\."
+    )
+
+
+def test_a_disk_that_is_clearly_too_small_is_refused_beforehand(
+    release: ModuleType,
+    disk: Callable[[int], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = disk(300_000)
+    before = everything(root)
+    given = send(root, "1.0", application=f"TEXT = '{'x' * 200_000}'\n")
+    monkeypatch.setattr(release.Installer, "steps", lambda _self: pytest.fail("it was refused too late"))
+    message = run_module(release, capsys, **given)["msg"]
+    found = re.fullmatch(full(root), message)
+    assert found, message
+    assert int(found[1]) < 300_000
+    assert int(found[2]) > 800_000, "twice a wheel that is packed, and what is in it"
+    assert found[3] == "nothing was unpacked"
+    assert everything(root) == before
+
+
+def test_a_disk_that_gets_full_while_pip_is_installed(
+    release: ModuleType,
+    disk: Callable[[int], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(release, "NEED", 0)
+    is_as_full_as_before(release, capsys, disk(3_000_000))
+
+
+def test_a_disk_that_gets_full_while_the_application_is_installed(
+    release: ModuleType,
+    disk: Callable[[int], Path],
+    quick_pip: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root, real = disk(100_000_000), release.Installer.make_venv
+
+    def fill_then_make(installer: Any) -> None:
+        (root / "other").write_bytes(b"x" * shutil.disk_usage(root).free)
+        try:
+            real(installer)
+        finally:
+            (root / "other").unlink()
+
+    monkeypatch.setattr(release.Installer, "make_venv", fill_then_make)
+    is_as_full_as_before(release, capsys, root)
+
+
+def is_as_full_as_before(release: ModuleType, capsys: pytest.CaptureFixture[str], root: Path) -> None:
+    before, free = everything(root), shutil.disk_usage(root).free
+    message = run_module(release, capsys, **send(root, "1.0"))["msg"]
+    assert re.fullmatch(full(root), message), message
+    assert everything(root) == before
+    assert shutil.disk_usage(root).free >= free - 4096  # the lock

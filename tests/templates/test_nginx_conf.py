@@ -65,7 +65,7 @@ def test_upstream_ports_are_those_of_the_application(http: Block) -> None:
 def test_upstream_connections_are_kept_and_closed_by_nginx_before_the_drain_is_over(http: Block) -> None:
     upstream = http.block("upstream", "frontends")
     assert upstream.get("keepalive") == ["64"]
-    assert upstream.get("keepalive_timeout") == ["4s"]
+    assert upstream.get("keepalive_timeout") == ["1s"]
     drain = re.search(r"--drain (\d+)", render("tornado_app/etc/supervisor/conf.d/program.conf.j2"))
     assert drain
     assert int(drain[1]) > 4

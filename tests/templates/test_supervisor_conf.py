@@ -131,6 +131,57 @@ def test_no_secret_is_in_the_command_or_the_configuration(tmp_path: Path) -> Non
     assert "hunter2" not in text
 
 
+# ---- Off the air ----
+
+
+def command_of(process: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return what the runner makes of a process's command, and the interpreter."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "runner" / "src"))
+    from eyewall.cli import make_parser  # noqa: PLC0415 -- found through the line above
+
+    interpreter, *command = shlex.split(process.command)
+    assert command[:3] == ["-P", "-m", "eyewall"]
+    return {"interpreter": interpreter, **vars(make_parser().parse_args(command[3:]))}
+
+
+def test_what_is_proved_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_air = group(tmp_path, __tornado_app_preflight={"ports": [9100, 9101]}, tornado_app_debug=True)
+    off_air = group(
+        tmp_path, __tornado_app_preflight={"ports": [9100, 9101]}, tornado_app_debug=True, __tornado_app_off_air=True
+    )
+    serving = on_air.process_configs[0]
+    (proof,) = off_air.process_configs
+    assert (off_air.name, proof.name) == (f"{on_air.name}-proof", "9100")
+    own = {
+        "address": f"unix:{tmp_path}/sockets/{off_air.name}.http",
+        "admin": tmp_path / "sockets" / f"{off_air.name}-9100.sock",
+        "drain": 1.0,
+    }
+    served = command_of(serving, monkeypatch)
+    assert served["generation"] == on_air.name
+    assert all(served[option] != value for option, value in own.items())
+    assert command_of(proof, monkeypatch) == {**served, **own}
+    for attribute in ("uid", "directory", "environment", "stopsignal", "redirect_stderr", "stdout_logfile_maxbytes"):
+        assert getattr(proof, attribute) == getattr(serving, attribute)
+    # tornado_app_prune removes what begins with the generation's name
+    assert proof.stdout_logfile == f"{tmp_path}/logs/{off_air.name}-9100.log"
+
+
+def test_a_process_off_the_air_is_started_once_and_never_at_boot(tmp_path: Path) -> None:
+    (proof,) = processes(tmp_path, __tornado_app_off_air=True, tornado_app_drain=45)
+    assert proof.autostart is False
+    assert proof.autorestart is False
+    assert (proof.startretries, proof.startsecs) == (0, 0)
+    drain = shlex.split(proof.command)[shlex.split(proof.command).index("--drain") + 1]
+    assert int(drain) < proof.stopwaitsecs < 10, "proof.yml waits so long for it to leave"
+
+
+def test_no_secret_is_in_the_configuration_off_the_air(tmp_path: Path) -> None:
+    text = program(tmp_path, tornado_app_secrets={"KEY": "hunter2-hunter2"}, __tornado_app_off_air=True)
+    assert "-proof]" in text
+    assert "hunter2" not in text
+
+
 # ---- The name of a generation ----
 
 

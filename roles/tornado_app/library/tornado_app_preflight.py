@@ -27,6 +27,8 @@ options:
   debug: {type: bool, default: false, description: Tornado's debug mode.}
   settings: {type: dict, default: {}, description: Environment of the application.}
   secrets: {type: dict, default: {}, description: "More of it, in no log."}
+  paths: {type: dict, default: {}, description: "Paths to ask of the application, a list by the name of its variable."}
+  rolling: {type: list, elements: str, default: ["100%"], description: Sizes of the batches of hosts.}
 """
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
@@ -77,6 +79,11 @@ def read(sysctl: str) -> int | None:
     """The value of a kernel parameter; None where this kernel does not have it."""
     path = Path("/proc/sys", *sysctl.split("."))
     return int(path.read_text()) if path.exists() else None
+
+
+def complete(root: str, kind: str, manifest: str) -> list[str]:
+    """Names of what is on the host and finished: it has its manifest, which is written last."""
+    return sorted(path.parent.name for path in Path(root, kind).glob(f"*/{manifest}"))
 
 
 def interpreter(module: AnsibleModule, python: str) -> dict[str, str] | None:
@@ -130,6 +137,16 @@ def setting_mistakes(variable: str, settings: dict[str, Any], placeholders: tupl
     return found
 
 
+def path_mistakes(paths: dict[str, list[str]]) -> list[str]:
+    """What is wrong with paths that the application is asked for, a sentence each."""
+    return [
+        f"{variable} has '{path}'; allowed are paths on the site, as in /health."
+        for variable, wanted in paths.items()
+        for path in wanted
+        if not re.fullmatch(r"/[!-~]*", path)
+    ]
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -143,6 +160,8 @@ def main() -> None:
             "debug": {"type": "bool", "default": False},
             "settings": {"type": "dict", "default": {}},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "paths": {"type": "dict", "default": {}},
+            "rolling": {"type": "list", "elements": "str", "default": ["100%"]},
         },
         supports_check_mode=True,
     )
@@ -167,6 +186,15 @@ def main() -> None:
     mistakes += port_mistakes(ports, params["reserved_ports"], account(params["user"]))
     mistakes += setting_mistakes("tornado_app_settings", params["settings"], ())
     mistakes += setting_mistakes("tornado_app_secrets", params["secrets"], ("", "CHANGE-ME"))
+    mistakes += path_mistakes(params["paths"])
+    if wrong := [size for size in params["rolling"] if not re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", size)]:
+        mistakes.append(
+            f"tornado_app_rolling has '{wrong[0]}'; allowed are numbers of hosts from 1, and shares from '1%' to '100%'."
+        )
+    elif not params["rolling"]:
+        mistakes.append(
+            "tornado_app_rolling is empty; allowed is a list of numbers of hosts, and of shares as in '25%'."
+        )
     target = interpreter(module, params["python"])
     if target is None:
         mistakes.append(f"tornado_app_python is '{params['python']}'; allowed is an interpreter that is on the host.")
@@ -183,7 +211,8 @@ def main() -> None:
         target=target,
         kernel={name: read(name) for name in ("net.core.somaxconn", "net.ipv4.tcp_migrate_req")},
         has_supervisor=Path("/usr/bin/supervisord").exists(),
-        releases=sorted(path.parent.name for path in Path(params["root"], "releases").glob("*/release.json")),
+        releases=complete(params["root"], "releases", "release.json"),
+        environments=complete(params["root"], "environments", "environment.json"),
     )
 
 

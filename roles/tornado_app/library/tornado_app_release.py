@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-import sys
+import socket
+import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tornado_app_root import Failure, alone, withdraw
 
 DOCUMENTATION = r"""
 module: tornado_app_release
 short_description: Install a release beside the ones that are there
 description:
-  - Unpacks the bundle, makes a virtualenv from its wheelhouse, imports the factory, publishes the static files under the hash of
-    their content, and only then gives the release its C(release.json). A directory without that file is unfinished and made anew.
-  - Nothing that runs is touched.
+  - Unpacks the bundle, publishes the static files under the hash of their content, makes the environment if it is not there,
+    makes the release's virtualenv from it, imports the factory, and only then gives the release its C(release.json). A directory
+    without that file is unfinished and made anew.
+  - An environment is a virtualenv with the locked requirements, complete when it has its C(environment.json). The releases that
+    need it are hard links to its files, so that a release of changed code takes neither the time nor the space of its
+    requirements.
+  - Nothing that runs is touched. On failure, the disk is as full as before, without the two tar files.
 options:
   root: {type: path, required: true, description: The application's directory on the host.}
   release: {type: str, required: true, description: Name of the release.}
   digest: {type: str, required: true, description: SHA-256 of what the release was built from.}
-  bundle: {type: path, required: true, description: The bundle on this host; read when the release is not there, then removed.}
+  bundle: {type: path, required: true, description: "The bundle on this host, removed once it was used."}
+  environment: {type: str, required: true, description: Name of the environment that the release needs.}
+  wheelhouse: {type: path, required: true, description: "Its wheels on this host, read when it is not there; removed likewise."}
   python: {type: path, required: true, description: The interpreter of the virtualenv.}
 """
 
 # Dates between 2001 and 2017: nginx makes ETag and Last-Modified of a file's date and size.
 FIRST_DATE, DATES = 1_000_000_000, 500_000_000
+
+# Bytes on the disk for each byte in the tar files and in their wheels: compiled modules, and pip. The reference
+# application and its environment are 22 MB there, and 48 MB on an ext4 disk.
+NEED = 2
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def publish(static: Path, store: Path) -> None:
@@ -57,25 +74,177 @@ def publish(static: Path, store: Path) -> None:
                 unfinished.rename(link)
 
 
-def install(module: AnsibleModule, place: Path) -> None:
-    """Make the virtualenv and import the factory in it."""
-    venv = place / "venv"
-    interpreter = str(venv / "bin" / "python")
-    wheels = [str(wheel) for wheel in sorted((place / "wheels").glob("*.whl"))]
-    pip = [interpreter, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-index"]
-    locked = ["--find-links", str(place / "wheelhouse"), "--require-hashes", "-r", str(place / "requirements.txt")]
-    module.run_command([module.params["python"], "-m", "venv", str(venv)], check_rc=True)
-    module.run_command([*pip, *locked], check_rc=True)
-    module.run_command([*pip, "--no-deps", *wheels], check_rc=True)
-    name, _, attribute = json.loads((place / "manifest.json").read_text())["factory"].partition(":")
-    code = f"import importlib; getattr(importlib.import_module({name!r}), {attribute!r})"
-    status, _, error = module.run_command([interpreter, "-I", "-c", code], cwd="/")
-    if status:
-        module.fail_json(
-            msg=f"tornado_app_factory is '{name}:{attribute}', and importing it on this host failed:\n{error.strip()}"
+def write_whole(path: Path, content: dict[str, str]) -> None:
+    """Write a manifest in one step: what has one is complete."""
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(content))
+    unfinished.rename(path)
+
+
+def unpacked_size(tar: Path) -> int:
+    """Bytes of the files in a tar file, and of those in its wheels, which are zip files."""
+    total = 0
+    with tarfile.open(tar) as archive:
+        for member in archive:
+            total += member.size
+            if member.name.endswith(".whl") and (wheel := archive.extractfile(member)):
+                total += sum(file.file_size for file in zipfile.ZipFile(wheel).infolist())
+    return total
+
+
+def link_environment(environment: Path, venv: Path) -> None:
+    """Give a virtualenv what another one has, as hard links, but for the scripts, which name their interpreter."""
+    for folder, _, files in os.walk(environment):
+        below = venv / Path(folder).relative_to(environment)
+        below.mkdir(exist_ok=True)
+        for file in [Path(folder, name) for name in files if not os.path.lexists(below / name)]:
+            # The whole text, and not the first line alone: pip writes a long path into the second line (/bin/sh, exec)
+            if below == venv / "bin" and (script := file.read_bytes()).startswith(b"#!"):
+                (below / file.name).write_bytes(script.replace(os.fsencode(environment), os.fsencode(venv)))
+                shutil.copymode(file, below / file.name)
+            else:
+                os.link(file, below / file.name)
+
+
+class Installer:
+    """One release on this host."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.params: dict[str, Any] = module.params
+        self.root = Path(self.params["root"])
+        self.place = self.root / "releases" / self.params["release"]
+        self.done = self.place / "release.json"
+        self.environment = self.root / "environments" / self.params["environment"]
+        self.has_environment = (self.environment / "environment.json").exists()
+        self.bundle, self.wheelhouse = Path(self.params["bundle"]), Path(self.params["wheelhouse"])
+
+    def is_done(self) -> bool:
+        """Whether the release is there. Raises Failure for one of its name with other content."""
+        if not self.done.exists():
+            return False
+        if json.loads(self.done.read_text())["digest"] != self.params["digest"]:
+            raise Failure(
+                f"tornado_app_version is '{self.params['release']}', which is on this host already with other content; a "
+                "release never changes, so allowed is a new name, or none: it is then made of version and content."
+            )
+        return True
+
+    def run(self, doing: str, *command: str | Path) -> None:
+        """Run a command. Raises Failure with the last lines of what it printed."""
+        words = [str(word) for word in command]
+        status, out, error = self.module.run_command(words, cwd="/", environ_update={"LC_ALL": "C.UTF-8"})
+        if status:
+            lines = (out + error).strip().splitlines()
+            for line in lines:
+                if any(os.strerror(code) in line for code in FULL):
+                    raise OSError(errno.ENOSPC, line)
+            last = "\n".join(lines[-20:])
+            raise Failure(f"{doing} failed:\n{last}")
+
+    def pip(self, doing: str, venv: Path, *words: str | Path) -> None:
+        """Install with a virtualenv's own pip, which neither asks an index nor reads what this host tells pip."""
+        command = ["-I", "-m", "pip", "--isolated", "install", "--quiet", "--no-cache-dir", "--no-index"]
+        try:
+            self.run(doing, venv / "bin" / "python", *command, *words)
+        except Failure as failure:
+            if lacking := re.search("No matching distribution found for (.+)", str(failure)):
+                target = self.params["environment"].rpartition("-")[0]
+                raise Failure(
+                    f"{socket.gethostname()}: the wheelhouse has no wheel of '{lacking[1]}' for {target}. "
+                    "The last lines of pip:\n" + str(failure).partition("\n")[2]
+                ) from None
+            raise
+
+    def make(self) -> None:
+        """Make the release, if no other run did meanwhile, or leave the disk as it was. Raises Failure."""
+        try:
+            if not self.is_done():
+                self.install()
+        finally:
+            for tar in (self.bundle, self.wheelhouse):
+                tar.unlink(missing_ok=True)
+
+    def install(self) -> None:
+        """Make the release. Raises Failure, and whatever else stopped it, once what was made is gone."""
+        tars = [self.bundle] if self.has_environment else [self.bundle, self.wheelhouse]
+        for tar in tars:
+            if not tar.exists():
+                raise Failure(f"{tar} is not on this host, and the release is made of it; run the same command again.")
+        needed = NEED * sum(unpacked_size(tar) for tar in tars)
+        try:
+            if shutil.disk_usage(self.root).free < needed:
+                raise OSError(errno.ENOSPC, "nothing was unpacked")  # noqa: TRY301 -- one sentence for both
+            self.steps()
+        except BaseException as error:
+            free = shutil.disk_usage(self.root).free
+            self.clean()
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise Failure(
+                    f"{socket.gethostname()} has no space left in {self.root} for release {self.params['release']}: "
+                    f"{free} bytes were free, and about {needed} are needed ({error.strerror})."
+                ) from None
+            raise
+
+    def unpack(self, tar: Path, place: Path) -> None:
+        """Unpack a tar file into a directory, anew if an interrupted run left one."""
+        if place.exists():
+            shutil.rmtree(place)
+        place.mkdir(parents=True)
+        self.run(f"Unpacking {tar}", "tar", "--extract", "--no-same-owner", "--file", tar, "--directory", place)
+
+    def steps(self) -> None:
+        """Static files first: on other hosts, processes of this release may soon name them."""
+        self.unpack(self.bundle, self.place)
+        if (self.place / "static").is_dir():
+            publish(self.place / "static", self.root / "static")
+        if not self.has_environment:
+            self.make_environment()
+        self.make_venv()
+        write_whole(
+            self.done,
+            {
+                "release": self.params["release"],
+                "digest": self.params["digest"],
+                "environment": self.params["environment"],
+            },
         )
-    for directory in ("wheels", "wheelhouse"):
-        shutil.rmtree(place / directory)
+
+    def make_bare_venv(self, venv: Path) -> None:
+        self.run("Making a virtualenv", self.params["python"], "-m", "venv", "--without-pip", venv)
+
+    def add_pip(self, venv: Path) -> None:
+        """Install pip, which Debian has in python3-venv. venv(1) can do it too, and does not say what went wrong then."""
+        self.run("Installing pip", venv / "bin" / "python", "-I", "-m", "ensurepip", "--default-pip")
+
+    def make_environment(self) -> None:
+        self.unpack(self.wheelhouse, self.environment)
+        venv, wheels = self.environment / "venv", self.environment / "wheels"
+        self.make_bare_venv(venv)
+        self.add_pip(venv)
+        locked = ["--require-hashes", "-r", self.environment / "requirements.txt"]
+        self.pip("Installing the locked requirements", venv, "--find-links", wheels, *locked)
+        shutil.rmtree(wheels)
+        write_whole(self.environment / "environment.json", {"environment": self.params["environment"]})
+
+    def make_venv(self) -> None:
+        """Make the release's virtualenv from its environment, and import the factory in it."""
+        venv, wheels = self.place / "venv", self.place / "wheels"
+        self.make_bare_venv(venv)
+        link_environment(self.environment / "venv", venv)
+        self.pip("Installing the application", venv, "--no-deps", *sorted(wheels.glob("*.whl")))
+        name, _, attribute = json.loads((self.place / "manifest.json").read_text())["factory"].partition(":")
+        code = f"import importlib; getattr(importlib.import_module({name!r}), {attribute!r})"
+        doing = f"tornado_app_factory is '{name}:{attribute}', and importing it on this host"
+        self.run(doing, venv / "bin" / "python", "-I", "-c", code)
+        shutil.rmtree(wheels)
+
+    def clean(self) -> None:
+        """Remove what an installation made that did not come to its end."""
+        shutil.rmtree(self.place, ignore_errors=True)
+        if not self.has_environment:
+            shutil.rmtree(self.environment, ignore_errors=True)
+        withdraw(self.root / "static")
 
 
 def main() -> None:
@@ -85,47 +254,23 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "digest": {"type": "str", "required": True},
             "bundle": {"type": "path", "required": True},
+            "environment": {"type": "str", "required": True},
+            "wheelhouse": {"type": "path", "required": True},
             "python": {"type": "path", "required": True},
         },
         supports_check_mode=True,
     )
-    root, release = Path(module.params["root"]), module.params["release"]
-    place = root / "releases" / release
-    done = place / "release.json"
-    if done.exists():
-        staged = json.loads(done.read_text())["digest"]
-        if staged != module.params["digest"]:
-            module.fail_json(
-                msg=f"tornado_app_version is '{release}', which is on this host already with other content; a release never "
-                "changes, so allowed is a new name, or none: it is then made of version and content."
-            )
-        module.exit_json(changed=False)
-    if not module.check_mode:
-        if place.exists():
-            shutil.rmtree(place)
-        os.umask(0o022)  # whatever the connection's is: the application reads below it
-        place.mkdir()
-        module.run_command(
-            [
-                "tar",
-                "--extract",
-                "--no-same-owner",
-                "--file",
-                module.params["bundle"],
-                "--directory",
-                str(place),
-            ],
-            check_rc=True,
-        )
-        install(module, place)
-        if (place / "static").is_dir():
-            publish(place / "static", root / "static")
-        manifest = {"release": release, "digest": module.params["digest"], "python": sys.version.split()[0]}
-        unfinished = done.with_suffix(".part")
-        unfinished.write_text(json.dumps(manifest))
-        unfinished.rename(done)
-        Path(module.params["bundle"]).unlink()
-    module.exit_json(changed=True, diff={"before": "", "after": f"{place}\n"})
+    root = Path(module.params["root"])
+    try:
+        changed = not Installer(module).is_done()
+        if changed and not module.check_mode:
+            os.umask(0o022)  # whatever the connection's is: the application reads below it
+            with alone(root):
+                Installer(module).make()
+    except (Failure, OSError) as failure:
+        module.fail_json(msg=str(failure))
+    place = root / "releases" / module.params["release"]
+    module.exit_json(changed=changed, diff={"before": "", "after": f"{place}\n" if changed else ""})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,204 @@
+"""Ansible module: the beginning and the end of a change of the application on a host."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tornado_app_root import DEPLOY
+
+DOCUMENTATION = r"""
+module: tornado_app_deploy
+short_description: Begin and end a change of the application on a host, one at a time, and keep a record
+description:
+  - The beginning takes the host's lock, C(deploy.json), and says which generation the host is to go back to when the change fails
+    anywhere. The end adds a line to C(deploys.jsonl) and gives the lock up. In one run of ansible-playbook, both may be repeated.
+  - A lock of another run is refused, with a sentence that says whose it is. One whose time is up, or whose ansible-playbook was
+    killed on this controller, is taken over, with the generation that its run was to go back to.
+  - Every time is the host's. An action plugin adds what it is called by, so it works in a task only.
+options:
+  root: {type: path, required: true, description: The application's directory on the host.}
+  state: {type: str, choices: [begun, ended], required: true, description: Which of the two.}
+  wanted: {type: str, description: "Name of the wanted generation; to begin."}
+  release: {type: str, description: "Its release; to begin."}
+  verb: {type: str, choices: [deploy, rollback], description: "What is done; to begin."}
+  expires: {type: int, description: "Seconds from now after which another run may take the lock over; to begin."}
+  outcome: {type: str, choices: [succeeded, failed], description: "How it went; to end."}
+  message: {type: str, default: "", description: "Why, of which the first line is kept; to end."}
+  id: {type: str, required: true, description: "The run of ansible-playbook. This and the rest come from the action plugin."}
+  owner: {type: str, required: true, description: "Who runs it, as in C(user@controller)."}
+  controller: {type: str, required: true, description: "Where, since its last boot."}
+  pid: {type: int, required: true, description: Its process.}
+  pid_started: {type: int, required: true, description: "When that started, in clock ticks of the controller."}
+  dead: {type: str, description: "A run that is known to be dead, whose lock may be taken over."}
+"""
+
+RECORDS = 200  # that a host keeps
+
+
+class Refusal(Exception):  # noqa: N818 -- not an error of ours: another run holds the host
+    """One sentence for the user, and the lock that is in the way."""
+
+    def __init__(self, sentence: str, lock: dict[str, Any] | None = None) -> None:
+        super().__init__(sentence)
+        self.lock = lock
+
+
+@contextmanager
+def exclusive(root: Path) -> Iterator[None]:
+    """Be the only one who changes the lock or the record; nobody holds this for longer than that takes."""
+    # root's alone: whoever may open a file may lock it (flock(2)), the application included
+    with os.fdopen(os.open(root / ".deploy.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step, and not by an empty one if the power fails (fsync(2))."""
+    unfinished = path.with_name(f"{path.name}.part")
+    with unfinished.open("w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o644)  # whatever the umask is
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+
+
+def utc(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def ago(seconds: int) -> str:
+    return f"{seconds} s ago" if seconds < 120 else f"{seconds // 60} min ago"
+
+
+class Deploy:
+    """One run's change of one host."""
+
+    def __init__(self, params: dict[str, Any], *, check: bool) -> None:
+        self.params, self.check = params, check
+        self.root = Path(params["root"])
+        self.file, self.records = self.root / DEPLOY, self.root / "deploys.jsonl"
+        self.now = int(time.time())
+        self.held: dict[str, Any] | None = json.loads(self.file.read_text()) if self.file.exists() else None
+
+    def current(self) -> tuple[str | None, str | None]:
+        """The generation that starts at boot and its release."""
+        link = self.root / "current"
+        if not link.is_symlink():
+            return None, None
+        manifest = link / "generation.json"
+        return link.readlink().name, json.loads(manifest.read_text())["release"] if manifest.exists() else None
+
+    def is_ours(self) -> bool:
+        return self.held is not None and self.held["id"] == self.params["id"]
+
+    def begin(self) -> dict[str, Any]:
+        """Take the lock, or what is ours anew; the result. Raises Refusal for another run's."""
+        held, interrupted = self.held, None
+        generation, release = self.current()
+        lock = {
+            **{name: self.params[name] for name in ("id", "owner", "controller", "pid", "pid_started")},
+            "started": self.now,
+            "expires": self.now + self.params["expires"],
+            **{name: self.params[name] for name in ("verb", "wanted", "release")},
+            "from": generation,
+            "from_release": release,
+        }
+        if self.is_ours():
+            lock = {**held, "expires": lock["expires"]}
+        elif held and (held["expires"] <= self.now or held["id"] == self.params["dead"]):
+            # It did not finish: hosts that it had changed already go back to where it began.
+            lock, interrupted = {**lock, "from": held["from"], "from_release": held["from_release"]}, held
+            self.record(held, "interrupted", f"taken over by {lock['owner']}")
+        elif held:
+            raise Refusal(
+                f"{socket.gethostname()}: {held['owner']} began the {held['verb']} of {held['release']} here at "
+                f"{utc(held['started'])} ({ago(self.now - held['started'])}) and holds this host until "
+                f"{utc(held['expires'])}. Wait; or, if you know that it is dead, remove {self.file} on this host.",
+                held,
+            )
+        if not self.check:
+            if not self.root.is_dir():
+                raise Refusal(
+                    f"{socket.gethostname()}: {self.root} is not there; the role tornado_app makes it before a deploy."
+                )
+            write(self.file, json.dumps(lock) + "\n")
+        return {"changed": not self.is_ours(), **lock, "interrupted": interrupted}
+
+    def end(self) -> dict[str, Any]:
+        """Record how it went, and give the lock up; nothing where it is not ours."""
+        if not self.is_ours() or self.held is None:
+            return {"changed": False}
+        record = self.record(self.held, self.params["outcome"], self.params["message"])
+        if not self.check:
+            self.file.unlink()
+        return {"changed": True, **record}
+
+    def record(self, lock: dict[str, Any], outcome: str, message: str) -> dict[str, Any]:
+        """Add a line to the record: what a run did here. When an interrupted one ended is not known."""
+        ended = None if outcome == "interrupted" else self.now
+        generation, release = self.current()
+        line = {
+            **{
+                name: lock[name]
+                for name in ("id", "started", "owner", "verb", "wanted", "release", "from", "from_release")
+            },
+            "ended": ended,
+            "seconds": ended and ended - lock["started"],
+            "to": generation,
+            "to_release": release,
+            "outcome": outcome,
+            "message": next(iter(message.strip().splitlines()), ""),
+        }
+        if not self.check:
+            before = self.records.read_text().splitlines() if self.records.exists() else []
+            write(self.records, "".join(f"{text}\n" for text in [*before, json.dumps(line)][-RECORDS:]))
+        return line
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["begun", "ended"], "required": True},
+            "wanted": {"type": "str"},
+            "release": {"type": "str"},
+            "verb": {"type": "str", "choices": ["deploy", "rollback"]},
+            "expires": {"type": "int"},
+            "outcome": {"type": "str", "choices": ["succeeded", "failed"]},
+            "message": {"type": "str", "default": ""},
+            "id": {"type": "str", "required": True},
+            "owner": {"type": "str", "required": True},
+            "controller": {"type": "str", "required": True},
+            "pid": {"type": "int", "required": True},
+            "pid_started": {"type": "int", "required": True},
+            "dead": {"type": "str"},
+        },
+        required_if=[
+            ("state", "begun", ("wanted", "release", "verb", "expires")),
+            ("state", "ended", ("outcome",)),
+        ],
+        supports_check_mode=True,
+    )
+    root = Path(module.params["root"])
+    try:
+        with exclusive(root) if root.is_dir() and not module.check_mode else nullcontext():
+            deploy = Deploy(module.params, check=module.check_mode)
+            result = deploy.begin() if module.params["state"] == "begun" else deploy.end()
+    except Refusal as refusal:
+        wanted = {name: module.params[name] for name in ("verb", "wanted", "release")}
+        module.fail_json(msg=str(refusal), lock=refusal.lock, **wanted)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The application's generations on a host: their directories, and their process groups in supervisord."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import xmlrpc.client
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.tornado_app_admin import ask
+from ansible.module_utils.tornado_app_root import POLL_SECONDS, Failure, until
+
+try:
+    from supervisor.xmlrpc import Faults, SupervisorTransport
+except ImportError:  # a bare host in check mode
+    SupervisorTransport = None
+
+SOCKET = "unix:///run/supervisor.sock"
+PROGRAMS = Path("/etc/supervisor/conf.d")
+GONE = {"STOPPED", "EXITED", "FATAL", "UNKNOWN"}
+BROKEN = {"BACKOFF", "EXITED", "FATAL", "UNKNOWN"}
+
+
+def has_supervisor() -> bool:
+    return SupervisorTransport is not None
+
+
+class Supervisord:
+    """supervisord's RPC interface. That it is gone, or about to go, is a Failure; every other fault is the caller's."""
+
+    def __init__(self) -> None:
+        self._proxy = xmlrpc.client.ServerProxy("http://localhost", SupervisorTransport(None, None, SOCKET))
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._proxy.supervisor, name)
+
+        def call(*arguments: object) -> Any:
+            try:
+                return method(*arguments)
+            except (OSError, http.client.HTTPException) as error:
+                raise Failure(f"supervisord does not answer on {SOCKET}: {error}.") from None
+            except xmlrpc.client.Fault as fault:
+                if fault_is(fault, "SHUTDOWN_STATE"):
+                    raise Failure("supervisord is shutting down.") from None
+                raise
+
+        return call
+
+
+def supervisord(timeout: float = 15) -> Supervisord:
+    """supervisord's RPC interface, once it answers: it may have been started a moment ago."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = Supervisord()
+        try:
+            found.getState()
+        except Failure:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_SECONDS)
+        else:
+            return found
+
+
+def fault_is(fault: xmlrpc.client.Fault, name: str) -> bool:
+    return bool(fault.faultCode == getattr(Faults, name))
+
+
+class Groups:
+    """The process groups of one application. `params` are a module's: root, sockets, the two timeouts, log_lines."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.params = params
+        self.root = Path(params["root"])
+        self.link = self.root / "current"
+        self.rpc = supervisord()
+
+    @property
+    def current(self) -> str | None:
+        """Name of the generation that starts at boot."""
+        return self.link.readlink().name if self.link.is_symlink() else None
+
+    def place(self, generation: str) -> Path:
+        return self.root / "generations" / generation
+
+    def manifest(self, generation: str) -> Path:
+        """The file that is there when a generation is complete. Its date is when it became current, 0 before."""
+        return self.place(generation) / "generation.json"
+
+    def states(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """What supervisord says of every process of this application, by group and port."""
+        own = {path.name for path in (self.root / "generations").glob("*")}
+        return {
+            (info["group"], int(info["name"])): info
+            for info in self.rpc.getAllProcessInfo()
+            if info["group"].removesuffix("-proof") in own
+        }
+
+    def state(self, group: str, port: int) -> str:
+        info = self.states().get((group, port))
+        return str(info["statename"]) if info else "STOPPED"
+
+    def is_ready(self, group: str, port: int) -> bool:
+        """Whether a process says that it is ready, and supervisord that it has stayed up (startsecs)."""
+        if self.state(group, port) != "RUNNING":
+            return False
+        answer = ask(f"{self.params['sockets']}/{group}-{port}.sock", "/ready")
+        generation = group.removesuffix("-proof")
+        return bool(answer and answer.get("state") == "ready" and answer.get("generation") == generation)
+
+    def can_start(self, group: str, port: int) -> bool:
+        return self.state(group, port) != "STOPPING"
+
+    def has_settled(self, group: str, port: int) -> bool:
+        """Whether a process that was started is ready, or never will be."""
+        return self.is_ready(group, port) or self.state(group, port) in BROKEN
+
+    def add_group(self, group: str, conf: Path) -> None:
+        """Make supervisord know a group, which starts nothing (autostart=false)."""
+        program = PROGRAMS / f"{group}.conf"
+        if not program.is_symlink():
+            program.symlink_to(conf)
+        try:
+            self.rpc.reloadConfig()
+            self.rpc.addProcessGroup(group)
+        except xmlrpc.client.Fault as fault:
+            if not fault_is(fault, "ALREADY_ADDED"):
+                program.unlink()
+                raise Failure(f"supervisord does not take the group {group}: {fault.faultString}.") from None
+
+    def remove_group(self, group: str) -> None:
+        """Make supervisord forget a group of which nothing runs."""
+        try:
+            self.rpc.removeProcessGroup(group)
+        except xmlrpc.client.Fault as fault:
+            if not fault_is(fault, "BAD_NAME"):
+                raise Failure(f"supervisord does not let go of the group {group}: {fault.faultString}.") from None
+        (PROGRAMS / f"{group}.conf").unlink(missing_ok=True)
+
+    def start(self, group: str, ports: list[int]) -> dict[int, float]:
+        """Start processes; the seconds until each said that it is ready. Raises Failure for one that does not."""
+        begun = time.monotonic()
+        for port in ports:
+            # supervisord does not start a process that it is stopping, and does not say so
+            until(partial(self.can_start, group, port), self.params["stop_timeout"])
+            try:
+                self.rpc.startProcess(f"{group}:{port}", False)
+            except xmlrpc.client.Fault as fault:
+                if not fault_is(fault, "ALREADY_STARTED"):
+                    raise Failure(
+                        f"{group}:{port} does not start: {fault.faultString}.{self.log(group, port)}"
+                    ) from None
+        seconds = {}
+        for port in ports:
+            until(partial(self.has_settled, group, port), self.params["start_timeout"])
+            if not self.is_ready(group, port):
+                state = self.state(group, port)
+                why = "ended" if state in BROKEN else f"was not ready within {self.params['start_timeout']} s"
+                raise Failure(f"{group}:{port} {why} (supervisord: {state}).{self.log(group, port)}")
+            seconds[port] = round(time.monotonic() - begun, 2)
+        return seconds
+
+    def stop(self, group: str, ports: list[int]) -> dict[int, float]:
+        """Tell processes to leave; the seconds until each had: they answer what they have, then go."""
+        begun = time.monotonic()
+        waiting = [port for port in ports if self.state(group, port) not in GONE]
+        for port in waiting:
+            try:
+                self.rpc.stopProcess(f"{group}:{port}", False)
+            except xmlrpc.client.Fault as fault:
+                if not (fault_is(fault, "NOT_RUNNING") or fault_is(fault, "BAD_NAME")):
+                    raise Failure(f"{group}:{port} does not stop: {fault.faultString}.") from None
+        seconds = {}
+
+        def left() -> bool:
+            for port in [port for port in waiting if self.state(group, port) in GONE]:
+                waiting.remove(port)
+                seconds[port] = round(time.monotonic() - begun, 2)
+            return not waiting
+
+        if not until(left, self.params["stop_timeout"]):
+            raise Failure(
+                f"{group}:{waiting[0]} still runs {self.params['stop_timeout']} s after it was told to leave."
+            )
+        return seconds
+
+    def secrets(self, generation: str) -> list[str]:
+        """Values of a generation's environment that nobody is to read, those that hold another one first."""
+        names = json.loads(self.manifest(generation).read_text()).get("secrets", [])
+        environment = json.loads((self.place(generation) / "settings.json").read_text())
+        return sorted((environment[name] for name in names), key=len, reverse=True)
+
+    def log(self, group: str, port: int) -> str:
+        """The last lines of a process's log, for a message."""
+        try:
+            text = self.rpc.readProcessStdoutLog(f"{group}:{port}", -16384, 0)
+        except xmlrpc.client.Fault:
+            return ""
+        for secret in self.secrets(group.removesuffix("-proof")):
+            text = text.replace(secret, "********")
+        lines = text.strip().splitlines()[-self.params["log_lines"] :]
+        return " The last lines of its log:\n" + "\n".join(lines) if lines else " Its log is empty."
