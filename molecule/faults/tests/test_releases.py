@@ -1,0 +1,158 @@
+"""A release that does not work, from one that does not import to one that dies at its work."""
+
+import re
+import shutil
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fleet_support import REPOSITORY
+
+
+def written(file: str, old: str, new: str) -> Callable[[Path], None]:
+    """A change of the application's source."""
+
+    def change(source: Path) -> None:
+        path = source / "src" / "gauge" / file
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def mortal(fleet, names) -> dict[str, str]:
+    """A release of which only the process on the second port dies, so that at every moment the other one answers."""
+    change = written("application.py", 'if fault == "dies":', 'if fault == "dies" and os.environ["PORT"] == "8001":')
+    return fleet.release(f"mortal.{names[0]}", change)
+
+
+def test_release_that_does_not_import_touches_no_host(fleet, before, names, watched, refused):
+    """The controller finds out."""
+    change = written("__init__.py", "import os", "import os, no_such_module")
+    with watched() as watch:
+        run = fleet.deploy(f"broken.{names[0]}", change=change)
+        watch.only(before["app1"].release)
+    refused(
+        run,
+        "tornado_app_factory is 'gauge:make_app', and importing it on the controller failed:",
+        "No module named 'no_such_module'",
+        recorded=False,
+    )
+    assert "Take the lock" not in run.output
+
+
+def test_release_that_imports_on_the_controller_alone_is_found_while_staging(fleet, before, names, watched, refused):
+    host_only = 'import os\n\nif os.path.exists("/opt/gauge"):\n    raise OSError("no /usr/lib/libgauge.so")\n'
+    name = f"elsewhere.{names[0]}"
+    with watched() as watch:
+        run = fleet.deploy(name, change=written("__init__.py", "import os\n", host_only))
+        watch.only(before["app1"].release)
+    refused(
+        run,
+        f"gauge {name} was not deployed: app1, app2 failed while the release was brought.",
+        "tornado_app_factory is 'gauge:make_app', and importing it on this host failed:",
+        "OSError: no /usr/lib/libgauge.so",
+        "app1, app2: never left",
+    )
+    for host in fleet.hosts:
+        assert not fleet.host(host).file(f"/opt/gauge/releases/{name}").exists
+
+
+def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, names, watched, refused):
+    """The controller's copy was damaged after it had been checked there."""
+
+    def change(source: Path) -> None:
+        # more to install; with a hash of nothing, it is no other application's wheelhouse
+        lock = (REPOSITORY / "app" / "requirements.lock").read_text(encoding="utf-8")
+        lock = re.sub(r"^(tornado==\S+ \\\n)", rf"\1    --hash=sha256:{'0' * 64} \\\n", lock, flags=re.M)
+        (source / "requirements.lock").write_text(lock, encoding="utf-8")
+
+    variables = fleet.release(f"damaged.{names[0]}", change)
+    assert fleet.play("deploy", "--check", **variables).status == 0
+    house = max((REPOSITORY / ".build" / "wheelhouses").glob("*/"), key=lambda path: path.stat().st_mtime)
+    sent = house.with_name(f"{house.name}.tar")
+    whole = house.with_name("whole")
+    sent.rename(whole)
+    with tarfile.open(whole) as old, tarfile.open(sent, "w") as new:
+        for member in old:
+            if not member.name.startswith("wheels/argon2_cffi-"):
+                new.addfile(member, old.extractfile(member))
+    try:
+        with watched() as watch:
+            run = fleet.play("deploy", **variables)
+            watch.only(before["app1"].release)
+    finally:
+        shutil.rmtree(house)
+        for file in (sent, whole):
+            file.unlink()
+    refused(run, "app1, app2 failed while the release was brought", "the wheelhouse has no wheel of 'argon2-cffi==")
+
+
+def test_health_path_that_answers_500_is_found_off_the_air(fleet, before, candidate, watched, refused):
+    with watched() as watch:
+        run = fleet.play("deploy", **candidate, tornado_app_settings={"GAUGE_FAULT": "health"})
+        watch.only(before["app1"].release)
+    refused(
+        run,
+        "app1, app2 failed while the release was tried off the air",
+        "GET /health was answered with 500; allowed is 200 to 299. The last lines of its log:",
+        "app1, app2: never left",
+    )
+
+
+def test_process_that_never_gets_ready_is_found_off_the_air(fleet, before, candidate, watched, refused):
+    with watched() as watch:
+        run = fleet.play(
+            "deploy", **candidate, tornado_app_settings={"GAUGE_FAULT": "start"}, tornado_app_start_timeout=4
+        )
+        watch.only(before["app1"].release)
+    refused(run, "-proof:8000 was not ready within 4 s (supervisord: RUNNING)", "app1, app2: never left")
+
+
+def test_process_that_never_gets_ready_on_its_port_gives_it_back(fleet, before, mortal, watched, refused):
+    """Off the air the same program answers: the process of the second port is never tried there."""
+    old, new = before["app1"].release, mortal["tornado_app_version"]
+    with watched() as watch:
+        run = fleet.play("deploy", **mortal, tornado_app_settings={"GAUGE_FAULT": "dies", "GAUGE_FAULT_AFTER": "0"})
+        watch.only(old)
+    refused(
+        run,
+        f"gauge {new} was not deployed: app1 failed while processes changed hands.",
+        ":8001 ended (supervisord: ",
+        f"app1: back on {old} app2: never left {old}",
+        same_processes=False,
+    )
+
+
+@pytest.mark.parametrize("host", ["app1", "app2"])
+def test_process_that_dies_takes_every_host_back(fleet, before, mortal, watched, refused, host):
+    """Off the air it lives. On the second host alone: the first one had changed, and goes back."""
+    fault = f"{{{{ 'dies' if inventory_hostname == '{host}' else '' }}}}"
+    settings = {"GAUGE_FAULT": fault, "GAUGE_FAULT_AFTER": "3"}
+    began = time.time()
+    with watched() as watch:
+        run = fleet.play("deploy", **mortal, tornado_app_settings=settings, tornado_app_settle=4)
+        watch.only(before["app1"].release)
+        deaths = fleet.deaths(host, began)
+        watch.spare_inside(host, deaths)
+    assert deaths
+    old, new = before["app1"].release, mortal["tornado_app_version"]
+    refused(
+        run,
+        f"gauge {new} was not deployed: {host} failed while processes changed hands.",
+        ":8001 took over, and ended",
+        "The last lines of its log:",
+        f"app1, app2: back on {old}" if host == "app2" else f"app1: back on {old} app2: never left {old}",
+        same_processes=False,
+    )
+
+
+def test_a_good_release_follows(fleet, candidate, watched, changed):
+    """What the failed ones left is in nobody's way."""
+    with watched():
+        run = fleet.play("deploy", **candidate)
+    changed(run, candidate)

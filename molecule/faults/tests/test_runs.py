@@ -1,0 +1,105 @@
+"""Runs of ansible-playbook that meet each other, that are killed, or that find no room."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+HANDOVER = r"^TASK \[.*generation \| Hand the ports over"
+FIRST_HOST = r"^(ok|changed): \[app1\]"
+
+# How far a run gets before it is killed: lines of its output, one after the other, and seconds from the last one on.
+MOMENTS: dict[str, tuple[list[str], float]] = {
+    "staging": ([r"^TASK \[.*release \| Install the release"], 1.0),
+    "proving": ([r"^TASK \[.*proof \| Boot the generation"], 0.7),
+    "in the first host's handover": ([HANDOVER], 1.5),
+    "between the hosts": ([HANDOVER, FIRST_HOST], 0.0),
+    "in the second host's handover": ([HANDOVER, FIRST_HOST, HANDOVER], 1.5),
+    "before the end": ([r"^TASK \[.*roll \| See that every process"], 0.2),
+}
+
+
+def kill_at(process: "subprocess.Popen[str]", lines: list[str], seconds: float) -> None:
+    """Kill a playbook with all that it started, some seconds after it said the last of some lines."""
+    said, awaited = "", list(lines)
+    for text in process.stdout or ():
+        said += text
+        if re.search(awaited[0], text) and not awaited[1:]:
+            break
+        del awaited[: bool(re.search(awaited[0], text))]
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    said += process.communicate()[0]
+    assert process.returncode == -signal.SIGKILL, f"it ended before {awaited}:\n{said}"
+    assert "FAILED" not in said, said
+
+
+def test_controller_that_is_killed_at_any_moment(fleet, before, names, watched, changed):
+    """The same command, again and again: each run goes on from where the one before was killed, the last one ends."""
+    variables = fleet.release(f"killed.{names[0]}")
+    with watched():
+        for lines, seconds in MOMENTS.values():
+            kill_at(fleet.start("deploy", **variables), lines, seconds)
+        run = fleet.play("deploy", **variables)
+    changed(run, variables)
+    for host in fleet.hosts:
+        outcomes = [record["outcome"] for record in fleet.records(host)][-1 - len(MOMENTS) :]
+        assert outcomes == ["interrupted"] * len(MOMENTS) + ["succeeded"]
+    second = fleet.play("deploy", **variables)
+    assert (second.status, second.changed()) == (0, 0), second.output
+
+
+def test_deploy_that_fails_after_a_killed_one_goes_back_to_where_that_began(fleet, before, candidate, watched, refused):
+    """One host had changed: "back" is the release of before the killed run, on every host."""
+    with watched() as watch:
+        kill_at(fleet.start("deploy", **candidate), *MOMENTS["between the hosts"])
+        run = fleet.play("deploy", **candidate, tornado_app_settings={"GAUGE_FAULT": "health"})
+        watch.only(before["app1"].release)
+    refused(run, "GET /health was answered with 500", f"back on {before['app1'].release}", same_processes=False)
+
+
+def test_two_deploys_at_once(fleet, before, candidate, watched, changed):
+    """One has its way. The other is told whose that is and since when, and changes nothing."""
+    with watched():
+        both = [
+            fleet.start("deploy", **candidate, tornado_app_settings={"GAUGE_TEST": number}) for number in ("1", "2")
+        ]
+        runs = [fleet.ended(process) for process in both]
+    first, second = sorted(runs, key=lambda run: run.status)
+    changed(first, candidate)
+    assert second.status == 2, second.output
+    new = candidate["tornado_app_version"]
+    refusal = (
+        rf"app1: \S+@\S+ began the deploy of {new} here at \d{{4}}-\d\d-\d\dT[\d:]+Z \(\d+ s ago\) and holds this host"
+    )
+    assert re.search(refusal, second.text), second.output
+    assert "app1, app2: was not touched" in second.text, second.output
+
+
+def test_disk_that_is_full(fleet, before, names, watched, refused, changed):
+    """Nothing changes, and the message says how much there is and how much is needed. With room, the same command works."""
+    variables = fleet.release(f"large.{names[0]}")
+    host = fleet.host("app1")
+    free = int(fleet.sh("app1", "df --output=avail --block-size=1 /opt | tail -n 1"))
+    host.check_output("fallocate --length %s /opt/filler", str(free - 400_000))
+    try:
+        left = fleet.sh("app1", "df --output=avail --block-size=1 /opt | tail -n 1")
+        with watched() as watch:
+            run = fleet.play("deploy", **variables)
+            watch.only(before["app1"].release)
+        refused(
+            run,
+            f"gauge {variables['tornado_app_version']} was not deployed: app1 failed while the release was brought.",
+            "app1 has no space left in /opt/gauge for release",
+            "app1, app2: never left",
+        )
+        found = re.search(r"(\d+) bytes were free, and about (\d+) are needed", run.text)
+        assert found, run.output
+        assert int(found[1]) < int(found[2])
+        assert abs(int(fleet.sh("app1", "df --output=avail --block-size=1 /opt | tail -n 1")) - int(left)) < 50_000
+    finally:
+        host.check_output("rm /opt/filler")
+    with watched():
+        run = fleet.play("deploy", **variables)
+    changed(run, variables)

@@ -1,0 +1,51 @@
+"""`?v=H` means H: in the middle of a roll, when one host has the new release and one the old, and after the way back."""
+
+import hashlib
+import re
+
+from fleet_steps import VERSIONED, Answer, Middle, Step
+from fleet_support import Fleet
+
+
+def test_the_pages_are_of_two_releases(deployed: Step, middle: Middle) -> None:
+    """The control: without it, the tests below would ask for one release's files."""
+    releases = {host: re.findall("<title>gauge (.*)</title>", page) for host, page in middle.pages.items()}
+    assert releases == {"app1": [deployed.after["app1"].release], "app2": [deployed.before["app2"].release]}
+    versions = [{version for _, version in VERSIONED.findall(page)} for page in middle.pages.values()]
+    assert [len(found) for found in versions] == [3, 3]
+    assert versions[0].isdisjoint(versions[1])
+
+
+def means_its_version(fleet: Fleet, assets: list[tuple[str, str, Answer]]) -> None:
+    """See that each version, from each door, is answered with its bytes, for ever."""
+    assert len(assets) == 6 * len(fleet.doors)
+    for door, version, answer in assets:
+        assert answer.status == 200, (door, answer)
+        assert hashlib.sha512(answer.body).hexdigest() == version, (door, answer)
+        assert "immutable" in answer.headers["cache-control"], (door, answer)
+
+
+def test_in_the_middle_of_a_roll(fleet: Fleet, middle: Middle) -> None:
+    means_its_version(fleet, middle.assets)
+
+
+def test_after_the_way_back(fleet: Fleet, assets_after_rollback: list[tuple[str, str, Answer]]) -> None:
+    means_its_version(fleet, assets_after_rollback)
+
+
+def test_a_version_that_nobody_published_is_answered_and_not_kept(fleet: Fleet, middle: Middle) -> None:
+    for door in fleet.doors:
+        answer = middle.unpublished[door]
+        assert answer.status == 200
+        assert answer.headers["cache-control"] == "no-cache"
+        assert "expires" not in answer.headers
+
+
+def test_files_are_on_every_host_before_any_process_changes(fleet: Fleet, deployed: Step, middle: Middle) -> None:
+    first_process = min(middle.looks["app1"].started.values())
+    for host in fleet.hosts:
+        fresh = {
+            path: at for path, (_, at) in middle.looks[host].staged.items() if path not in deployed.before[host].staged
+        }
+        assert len([path for path in fresh if path.startswith("/opt/gauge/static/")]) == 3
+        assert max(fresh.values()) < first_process
