@@ -16,7 +16,8 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
 from eyewall.listen import UnixSocket
-from eyewall.server import Server
+from eyewall.server import Servers
+from eyewall.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ log = logging.getLogger(__name__)
 class Status:
     """What the admin server reports."""
 
-    server: Server
+    servers: Servers
+    traffic: Traffic
     draining: Callable[[], bool]
     port: int
     address: str
@@ -41,7 +43,7 @@ class Status:
             return "draining"
         return "ready" if self.serving else "starting"
 
-    def readiness(self) -> dict[str, Any]:
+    async def readiness(self) -> dict[str, Any]:
         return {
             "state": self.state,
             "release": self.release,
@@ -50,19 +52,22 @@ class Status:
             "pid": os.getpid(),
         }
 
-    def full(self) -> dict[str, Any]:
-        traffic = self.server.traffic
-        return self.readiness() | {
+    async def full(self) -> dict[str, Any]:
+        return await self.readiness() | {
             "address": self.address,
             "started": round(self.started, 3),
             "uptime_seconds": round(time.time() - self.started, 3),
-            "connections": self.server.connections,
-            "websockets": self.server.websockets,
-            "requests": traffic.total,
-            "requests_in_flight": traffic.in_flight,
+            "connections": self.servers.connections,
+            "websockets": self.servers.websockets,
+            "requests": self.traffic.total,
+            "requests_in_flight": self.traffic.in_flight,
             "open_files": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - 50,000 Path objects are not wanted
             "open_files_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         }
+
+    async def metrics(self) -> bytes:
+        """The default registry: the process's own metrics, and whatever the application adds to it."""
+        return generate_latest(REGISTRY)
 
 
 class _Handler(RequestHandler):
@@ -85,10 +90,11 @@ class _Health(_Handler):
 
 
 class _Ready(_Handler):
-    def get(self) -> None:
-        if self.status.state != "ready":
+    async def get(self) -> None:
+        readiness = await self.status.readiness()
+        if readiness["state"] != "ready":
             self.set_status(503)
-        self.answer(self.status.readiness())
+        self.answer(readiness)
 
 
 class _Release(_Handler):
@@ -97,16 +103,14 @@ class _Release(_Handler):
 
 
 class _Status(_Handler):
-    def get(self) -> None:
-        self.answer(self.status.full())
+    async def get(self) -> None:
+        self.answer(await self.status.full())
 
 
 class _Metrics(_Handler):
-    """The default registry: the process's own metrics, and whatever the application adds to it."""
-
-    def get(self) -> None:
+    async def get(self) -> None:
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        self.finish(generate_latest(REGISTRY))
+        self.finish(await self.status.metrics())
 
 
 class _PlainServer(HTTPServer):

@@ -6,16 +6,21 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from eyewall.errors import Refusal
+from eyewall.group import Group
 from eyewall.limits import raise_open_files
-from eyewall.listen import UNIX
+from eyewall.listen import UNIX, bind
 from eyewall.log import log_to_stderr
-from eyewall.process import Options, serve
+from eyewall.process import Options, Process, serve_factory
+from eyewall.program import Program
 from eyewall.proxies import LOOPBACK, parse_trusted
 from eyewall.settings import apply_settings, read_settings
+from eyewall.signals import Signals
+from eyewall.target import TARGET
 from eyewall.watchdog import dump_stacks_on_demand, limit_exit
 
 USAGE_ERROR = 2
@@ -31,15 +36,21 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of ``python -m eyewall``."""
     parser = _Parser(
         prog="python -m eyewall",
-        description="Run a Tornado application as one production process.",
+        usage="python -m eyewall --port N [options] (package.module:factory | program.py … | -m package …)",
+        description="Run a Tornado application, or a program with a Tornado server, as one production process.",
+        epilog="What follows the program is its own; {port} in it becomes the port. The runner decides where the "
+        "program listens. SIGTERM and SIGINT drain; then the program's own handlers have their turn.",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add(
         "target",
-        metavar="package.module:factory",
-        help="returns the tornado.web.Application (may be a coroutine function), or is one itself",
+        nargs=argparse.REMAINDER,
+        metavar="package.module:factory | program.py …",
+        help="a factory returns the tornado.web.Application (may be a coroutine function), or is one itself; "
+        "a program is any file that Python runs, with its own arguments",
     )
+    add("-m", dest="module", nargs=argparse.REMAINDER, metavar="package", help="run a program by its module's name")
     add(
         "--port", type=_port, required=True, metavar="N", help="TCP port to listen on, 1 to 65535; the process's number"
     )
@@ -100,6 +111,20 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="connections that may wait to be accepted (default: %(default)s)",
     )
+    add(
+        "--processes",
+        type=_number,
+        default=1,
+        metavar="N",
+        help="fork so many processes that share the port; 0: one per CPU (default: %(default)s)",
+    )
+    add(
+        "--start",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long a program may take until it listens (default: %(default)g)",
+    )
     add("--no-uvloop", action="store_true", help="use asyncio's own event loop")
     add(
         "--debug",
@@ -120,15 +145,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns 0 after a drain, 2 with a sentence on stderr if it could not start."""
     # Before anything slow: the orphan rule compares with the parent that started us.
     parent = os.getppid()
+    group: Group | None = None
     try:
         given = make_parser().parse_args(arguments)
+        named = _named(given)
+        factory = _is_factory(given)
         settings = {} if given.settings is None else read_settings(given.settings)
         raise_open_files(given.open_files)
         apply_settings(settings, given.port, given.release)
         log_to_stderr(given.port, given.log_level)
         dump_stacks_on_demand()
         options = Options(
-            target=given.target,
+            target=named,
             port=given.port,
             address=given.address,
             admin=given.admin and given.admin.absolute(),
@@ -140,23 +168,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
             backlog=given.backlog,
             debug=given.debug,
         )
-        with asyncio.Runner(loop_factory=None if given.no_uvloop else _new_uvloop) as runner:
-            try:
-                runner.run(serve(options, parent))
-            finally:
-                limit_exit()
+        signals = Signals()
+        with ExitStack() as at_exit:
+            if given.processes != 1:
+                sockets = bind(options.address, options.port, options.backlog, at_exit)
+                group = Group(given.processes, sockets, signals, parent)
+                group.fork()
+                at_exit.pop_all()  # the parent's
+            process = Process(options, parent, signals, group)
+            if factory:
+                _run_factory(process, given.no_uvloop)
+                return 0
+            if not given.no_uvloop:
+                asyncio.set_event_loop_policy(_uvloop().EventLoopPolicy())
+            return Program(process, given.module or given.target, given.module is not None, given.start).run()
     except Refusal as refusal:
-        if refusal.__cause__ is not None:
-            traceback.print_exception(refusal.__cause__)
-        sys.stderr.write(f"eyewall: {refusal}\n")
+        if group is None or group.refuse():
+            if refusal.__cause__ is not None:
+                traceback.print_exception(refusal.__cause__)
+            sys.stderr.write(f"eyewall: {refusal}\n")
         return USAGE_ERROR
-    return 0
 
 
-def _new_uvloop() -> asyncio.AbstractEventLoop:
+def _run_factory(process: Process, no_uvloop: bool) -> None:
+    with asyncio.Runner(loop_factory=None if no_uvloop else _uvloop().new_event_loop) as runner:
+        try:
+            runner.run(serve_factory(process))
+        finally:
+            limit_exit()
+
+
+def _named(given: argparse.Namespace) -> str:
+    """Name what is to be run, as its user did."""
+    if given.module is not None:
+        if not given.module or given.target:
+            raise Refusal("-m: a package or module is wanted, as in -m package")
+        return f"-m {given.module[0]}"
+    if not given.target:
+        raise Refusal("nothing to run is named; wanted is package.module:factory, program.py or -m package")
+    return str(given.target[0])
+
+
+def _is_factory(given: argparse.Namespace) -> bool:
+    named = _named(given)
+    looks_like_file = os.sep in named or named.endswith(".py") or Path(named).exists()
+    if given.module is not None or (looks_like_file and not TARGET.fullmatch(named)):
+        if given.debug:
+            raise Refusal(f"--debug is for a factory; {named} has its own way to be debugged")
+        return False
+    if given.debug and given.processes != 1:
+        raise Refusal(f"--debug and --processes {given.processes}: a process that reloads itself is not forked")
+    if more := given.target[1:]:
+        raise Refusal(f"{named}: a factory takes no arguments, and options come before it; got {' '.join(more)}")
+    return True
+
+
+def _uvloop() -> Any:
     import uvloop  # noqa: PLC0415 - whoever asks for --no-uvloop need not have it
 
-    return uvloop.new_event_loop()
+    return uvloop
 
 
 def _port(text: str) -> int:

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import math
 
-from eyewall.server import Server
+from eyewall.server import Servers
+from eyewall.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -14,15 +15,16 @@ MIN_WEBSOCKETS_PER_SECOND = 20.0
 
 
 class Drain:
-    """Empties a server: `begin` once, then `finish`.
+    """Empties the servers: `begin` once, then `finish`.
 
     `seconds` is the time that connections have. Idle kept-alive connections are never closed before it is
     up: nginx closes its own (its upstream ``keepalive_timeout`` is shorter), and closing one from here
     while a POST is on its way loses that POST (measured: 252 of 72,153).
     """
 
-    def __init__(self, server: Server, seconds: float) -> None:
-        self._server = server
+    def __init__(self, servers: Servers, traffic: Traffic, seconds: float) -> None:
+        self._servers = servers
+        self._traffic = traffic
         self._seconds = seconds
         self._begun = asyncio.Event()
 
@@ -33,36 +35,36 @@ class Drain:
     def begin(self, reason: str) -> None:
         """Start to drain; again is harmless. The rest happens in `finish`, which waits for this."""
         if not self.draining:
-            log.info("drain starts (%s): %d s for %d connections", reason, self._seconds, self._server.connections)
+            log.info("drain starts (%s): %d s for %d connections", reason, self._seconds, self._servers.connections)
             self._begun.set()
 
     async def finish(self) -> int:
         """Wait for `begin`, then until the last connection is gone or time is up; return the number cut."""
         await self._begun.wait()
         loop = asyncio.get_running_loop()
-        server = self._server
+        servers = self._servers
         start = loop.time()
         # In this order: what comes out of the accept queue must end with its first answer, too.
-        server.end_keep_alive()
-        server.stop()
+        servers.end_keep_alive()
+        servers.stop()
         # The last WebSocket is told at half time: its close handshake and its client's next connection
         # take time as well.
         window = max(self._seconds / 2, TICK)
-        rate = max(MIN_WEBSOCKETS_PER_SECOND, server.websockets_untold / window)
+        rate = max(MIN_WEBSOCKETS_PER_SECOND, servers.websockets_untold / window)
         told = 0
-        while server.connections and (passed := loop.time() - start) < self._seconds:
+        while servers.connections and (passed := loop.time() - start) < self._seconds:
             due = math.ceil(rate * (passed + TICK)) - told
             # Those that were upgraded since the start have no share in the rate; after half time all are due.
-            told += server.close_websockets(due if passed < window else server.websockets_untold)
+            told += servers.close_websockets(due if passed < window else servers.websockets_untold)
             await asyncio.sleep(TICK)
-        cut = server.connections
+        cut = servers.connections
         passed = loop.time() - start
         if cut:
             log.warning(
                 "drain ends: time is up after %.1f s, %d connections cut, requests in flight: %d",
-                passed, cut, server.traffic.in_flight,
+                passed, cut, self._traffic.in_flight,
             )  # fmt: skip
-            server.cut()
+            servers.cut()
         else:
             log.info("drain ends: the last connection is gone after %.1f s", passed)
         return cut

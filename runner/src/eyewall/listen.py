@@ -7,7 +7,7 @@ import socket
 import stat
 from pathlib import Path
 
-from tornado.netutil import bind_sockets, bind_unix_socket
+from tornado.netutil import bind_unix_socket
 
 from eyewall.errors import Refusal
 
@@ -18,12 +18,13 @@ UNIX = "unix:"
 MAX_PATH = 107
 
 
-def listen(address: str, port: int, backlog: int, at_exit: contextlib.ExitStack) -> list[socket.socket]:
-    """Listen on `port`, or on the Unix socket alone that `address` names; `at_exit` removes the latter.
+def bind(address: str, port: int, backlog: int, at_exit: contextlib.ExitStack) -> list[socket.socket]:
+    """Bind `port`, or the Unix socket alone that `address` names; `at_exit` removes the latter.
 
     The port has ``SO_REUSEPORT``: a successor joins it before this process leaves it. The kernel lets a
     second process in only if every process on the port set the option and runs as the same user
-    (socket(7)), so a foreign program on the port makes this fail, as it should.
+    (socket(7)), so a foreign program on the port makes this fail, as it should. Of a port the kernel
+    gives nothing to these sockets before they `listen`, so until then its other processes have it to themselves.
 
     `backlog` is in connections. Raises `Refusal` if the address or the port cannot be had.
     """
@@ -35,7 +36,7 @@ def listen(address: str, port: int, backlog: int, at_exit: contextlib.ExitStack)
         return [listener]
     where = f"--port {port} on {address}"
     try:
-        return bind_sockets(port, address=address, backlog=backlog, reuse_port=True)
+        return _bind(address, port)
     except socket.gaierror as error:
         raise Refusal(f"--address {address}: {error.strerror}; an address of this host is wanted") from None
     except OSError as error:
@@ -47,6 +48,45 @@ def listen(address: str, port: int, backlog: int, at_exit: contextlib.ExitStack)
         if error.errno == errno.EADDRNOTAVAIL:
             raise Refusal(f"--address {address}: this host does not have it") from None
         raise Refusal(f"{where}: {error.strerror}") from None
+
+
+def listen(sockets: list[socket.socket], backlog: int) -> None:
+    """Let connections arrive. Raises `Refusal` if another program began to listen there since `bind`."""
+    for listener in sockets:
+        try:
+            listener.listen(backlog)
+        except OSError as error:
+            raise Refusal(f"listening on {listener.getsockname()}: {error.strerror}") from None
+
+
+def _bind(address: str, port: int) -> list[socket.socket]:
+    """Do what Tornado's ``bind_sockets(…, reuse_port=True)`` does, but for the ``listen`` at its end."""
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    for family, kind, protocol, _, name in sorted(set(found)):
+        one = socket.socket(family, kind, protocol)
+        try:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                # else it takes the port's IPv4 as well, and 0.0.0.0 and :: cannot both be bound (ipv6(7))
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.setblocking(False)
+            one.bind(name)
+        except OSError as error:
+            one.close()
+            if error.errno != errno.EADDRNOTAVAIL:
+                for bound in sockets:
+                    bound.close()
+                raise
+            # "localhost" is ::1 as well, which a host without IPv6 does not have
+            missing = error
+        else:
+            sockets.append(one)
+    if missing is not None and not sockets:
+        raise missing
+    return sockets
 
 
 class UnixSocket:

@@ -32,8 +32,7 @@ class ProcessMetrics(Collector):
         REGISTRY.register(self)
 
     def collect(self) -> Iterator[Metric]:
-        status, server = self._status, self._status.server
-        traffic = server.traffic
+        status, servers, traffic = self._status, self._status.servers, self._status.traffic
         yield InfoMetricFamily(
             "eyewall",
             "What this process runs.",
@@ -58,8 +57,8 @@ class ProcessMetrics(Collector):
         )
         for name, value, text in (
             ("requests_in_flight", traffic.in_flight, "Requests being answered."),
-            ("connections", server.connections, "Open connections, WebSockets included."),
-            ("websockets", server.websockets, "Open WebSockets."),
+            ("connections", servers.connections, "Open connections, WebSockets included."),
+            ("websockets", servers.websockets, "Open WebSockets."),
             ("loop_lag_seconds", self._watchdog.lag, "By how much the loop's last wake-up was late."),
             ("ready", float(status.state == "ready"), "1 if this process wants requests."),
         ):

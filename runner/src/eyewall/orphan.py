@@ -1,7 +1,6 @@
 """What becomes of a process whose supervisord was killed."""
 
 import asyncio
-import os
 from collections.abc import Callable
 
 from eyewall.admin import Admin
@@ -9,8 +8,8 @@ from eyewall.admin import Admin
 INTERVAL = 1.0  # seconds
 
 
-async def watch_for_successor(admin: Admin, parent: int, drain: Callable[[str], None]) -> None:
-    """Call `drain` once this process is an orphan *and* another one has taken its admin socket over.
+async def watch_for_successor(admin: Admin, orphaned: Callable[[], bool], drain: Callable[[str], None]) -> None:
+    """Call `drain` once this process is `orphaned` *and* another one has taken its admin socket over.
 
     When supervisord is killed with SIGKILL, systemd starts a new one (``KillMode=process`` leaves us alone),
     which knows nothing of us and starts a process of its own on our port. To exit at the parent's death
@@ -20,9 +19,7 @@ async def watch_for_successor(admin: Admin, parent: int, drain: Callable[[str], 
 
     One condition is not enough: a parent may die for good with nobody to follow, and at every handover the
     new process has the admin path while supervisord decides when the old one stops.
-
-    `parent` is the parent's pid at the start.
     """
-    while os.getppid() == parent or not admin.superseded():  # noqa: ASYNC110 - nothing signals it
+    while not orphaned() or not admin.superseded():  # noqa: ASYNC110 - nothing signals it
         await asyncio.sleep(INTERVAL)
     drain("orphaned, and a successor is here")

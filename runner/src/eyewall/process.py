@@ -5,7 +5,8 @@ import contextlib
 import gc
 import logging
 import os
-import signal
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from tornado.web import Application
 
 from eyewall.admin import Admin, Status
 from eyewall.drain import Drain
+from eyewall.group import Group, GroupStatus
 from eyewall.limits import capped_backlog
-from eyewall.listen import UNIX, listen
+from eyewall.listen import UNIX, bind, listen
 from eyewall.metrics import ProcessMetrics
 from eyewall.orphan import watch_for_successor
 from eyewall.proxies import Proxies
-from eyewall.server import Server
+from eyewall.server import Server, Servers
+from eyewall.signals import Signals
 from eyewall.target import load
 from eyewall.traffic import Traffic
 from eyewall.watchdog import Watchdog
@@ -43,61 +46,127 @@ class Options:
     backlog: int
     debug: bool
 
+    @property
+    def where(self) -> str:
+        return self.address if self.address.startswith(UNIX) else f"{self.address}:{self.port}"
 
-async def serve(options: Options, parent: int) -> None:
-    """Serve until told to stop, and return when the drain has ended.
 
-    Nothing is taken over from a process that serves already (neither the port nor the admin path) until
-    the application is loaded: a release that cannot be loaded disturbs nobody.
+class Process:
+    """What stands around the servers of a process, whoever made them: a factory's, or a program's.
 
-    `parent` is the pid of the process that started this one. Raises `eyewall.errors.Refusal`.
+    `parent` is the pid of the process that started this one; `group` is there in a child of fork mode.
     """
+
+    def __init__(self, options: Options, parent: int, signals: Signals, group: Group | None = None) -> None:
+        self.options = options
+        self.signals = signals
+        self.group = group
+        self.traffic = Traffic()
+        self.proxies = Proxies(options.trusted)
+        self.servers = Servers()
+        self.drain = Drain(self.servers, self.traffic, options.drain)
+        self.parent = parent
+        self._sockets: list[socket.socket] = []
+        self._status = Status(
+            servers=self.servers,
+            traffic=self.traffic,
+            draining=lambda: self.drain.draining,
+            port=options.port,
+            address=options.address,
+            release=options.release,
+            generation=options.generation,
+        )
+
+    @property
+    def serving(self) -> bool:
+        """Whether it has listened; true until the end."""
+        return self._status.serving
+
+    def add(self, server: Server) -> None:
+        """Add a server, which listens as soon as the process does."""
+        self.servers.append(server)
+        if self.serving and not self.drain.draining:
+            # Each server closes what it has when it stops. A copy shares the accept queue (dup(2)).
+            server.open([listener.dup() for listener in self._sockets])
+
+    async def serve(self) -> None:
+        """Serve until told to stop, and return when the drain has ended.
+
+        Nothing is taken over from a process that serves already (neither the port nor the admin path) before
+        this: a release that cannot be loaded disturbs nobody. Raises `eyewall.errors.Refusal`.
+        """
+        options, group = self.options, self.group
+        if not options.debug:
+            # What is loaded now stays: the collector need not walk it again (measured: 4 to 14 % faster).
+            gc.collect()
+            gc.freeze()
+        watchdog = Watchdog(options.watchdog)
+        ProcessMetrics(self._status, watchdog).register()
+        if (backlog := capped_backlog(options.backlog)) < options.backlog:
+            log.warning("--backlog %d is capped at %d by net.core.somaxconn", options.backlog, backlog)
+
+        with contextlib.ExitStack() as at_exit:
+            admins = self._bind_admins(at_exit)
+            loop = asyncio.get_running_loop()
+            # The signal comes in the main thread, and the loop may be elsewhere, or wait.
+            self.signals.begin_with(lambda reason: loop.call_soon_threadsafe(self.drain.begin, reason))
+            if group is None:
+                self._sockets = bind(options.address, options.port, options.backlog, at_exit)
+            else:
+                self._sockets = group.sockets
+            listen(self._sockets, options.backlog)
+            # From here on connections arrive, and nothing may fail any more.
+            for number, server in enumerate(self.servers):
+                server.open([listener.dup() for listener in self._sockets] if number else self._sockets)
+            for admin in admins:
+                admin.start()
+            if group is not None:
+                group.watch(self.drain.begin)
+            self._watch_for_successor(admins, at_exit)
+            watchdog.start()
+            at_exit.callback(watchdog.stop)
+            self._status.serving = True
+            if group is not None:
+                group.serves()
+            log.info(
+                "serving %s on %s, release %s, generation %s, pid %d",
+                options.target, options.where, options.release or "-", options.generation or "-", os.getpid(),
+            )  # fmt: skip
+            await self.drain.finish()
+
+    def _bind_admins(self, at_exit: contextlib.ExitStack) -> list[Admin]:
+        """Make this process's admin server, and the group's last where this is its first child."""
+        path, group = self.options.admin, self.group
+        if path is None:
+            return []
+        if group is None:
+            admins = [Admin(path, self._status)]
+        else:
+            admins = [Admin(group.admin_path(path), self._status)]
+            if group.number == 0:
+                admins.append(Admin(path, GroupStatus(**vars(self._status), group=group, path=path)))
+        for admin in admins:
+            at_exit.callback(admin.stop)
+            admin.bind()
+        return admins
+
+    def _watch_for_successor(self, admins: list[Admin], at_exit: contextlib.ExitStack) -> None:
+        group = self.group
+        if not admins or (group is not None and group.number):
+            return
+        orphaned: Callable[[], bool] = (lambda: os.getppid() != self.parent) if group is None else group.orphaned
+        drain = self.drain.begin if group is None else group.stop
+        at_exit.callback(asyncio.create_task(watch_for_successor(admins[-1], orphaned, drain)).cancel)
+
+
+async def serve_factory(process: Process) -> None:
+    """Load the application that the target names, and serve it. Raises `eyewall.errors.Refusal`."""
+    options = process.options
     application = await load(options.target)
     if options.debug:
         set_debug(application)
-    else:
-        # What is loaded now stays: the collector need not walk it again (measured: 4 to 14 % faster).
-        gc.collect()
-        gc.freeze()
-
-    server = Server(application, traffic=Traffic(), proxies=Proxies(options.trusted))
-    drain = Drain(server, options.drain)
-    watchdog = Watchdog(options.watchdog)
-    status = Status(
-        server=server,
-        draining=lambda: drain.draining,
-        port=options.port,
-        address=options.address,
-        release=options.release,
-        generation=options.generation,
-    )
-    ProcessMetrics(status, watchdog).register()
-    if (backlog := capped_backlog(options.backlog)) < options.backlog:
-        log.warning("--backlog %d is capped at %d by net.core.somaxconn", options.backlog, backlog)
-
-    with contextlib.ExitStack() as at_exit:
-        admin = None
-        if options.admin is not None:
-            admin = Admin(options.admin, status)
-            at_exit.callback(admin.stop)
-            admin.bind()
-        _drain_on_signals(drain)
-        sockets = listen(options.address, options.port, options.backlog, at_exit)
-        # From here on connections arrive, and nothing may fail any more.
-        server.add_sockets(sockets)
-        if admin is not None:
-            admin.start()
-            orphan = asyncio.create_task(watch_for_successor(admin, parent, drain.begin))
-            at_exit.callback(orphan.cancel)
-        watchdog.start()
-        at_exit.callback(watchdog.stop)
-        status.serving = True
-        where = options.address if options.address.startswith(UNIX) else f"{options.address}:{options.port}"
-        log.info(
-            "serving %s on %s, release %s, generation %s, pid %d",
-            options.target, where, options.release or "-", options.generation or "-", os.getpid(),
-        )  # fmt: skip
-        await drain.finish()
+    process.add(Server(application, traffic=process.traffic, proxies=process.proxies))
+    await process.serve()
 
 
 def set_debug(application: Application) -> None:
@@ -109,21 +178,3 @@ def set_debug(application: Application) -> None:
     settings.setdefault("serve_traceback", True)
     if settings["autoreload"]:
         autoreload.start()
-
-
-def _drain_on_signals(drain: Drain) -> None:
-    told = False
-
-    def handle(number: signal.Signals) -> None:
-        nonlocal told
-        # the first one counts as such also when an orphan drains already (see eyewall.orphan)
-        if told:
-            log.warning("second %s: exit at once", number.name)
-            logging.shutdown()
-            os._exit(128 + number)
-        told = True
-        drain.begin(number.name)
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, handle, number)

@@ -5,12 +5,13 @@ of a core: counts, trusted headers, a request id, an accept queue that is emptie
 with their next answer, WebSockets that can be told. `eyewall.drain`, `eyewall.admin` and
 `eyewall.metrics` use only its public methods, so another core needs another `Server` and nothing else.
 
-As a subclass of a `Configurable`, it can be put beneath a program that makes its servers itself::
+Tornado's `HTTPServer` is a `Configurable`: its own way to put another class beneath a program that makes
+its servers itself. `eyewall.program` puts `ProgramServer` there::
 
-    HTTPServer.configure(Server, traffic=traffic, proxies=proxies)
+    HTTPServer.configure(ProgramServer, place=…, traffic=…, proxies=…)
 
 Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCPServer._sockets``,
-``_handlers``, ``_stopped``, ``_handle_connection``; ``HTTPServer._connections``;
+``_handlers``, ``_stopped``, ``_pending_sockets``, ``_handle_connection``; ``HTTPServer._connections``;
 ``HTTP1Connection._disconnect_on_finish``, ``_response_start_line``.
 """
 
@@ -18,10 +19,10 @@ import logging
 import secrets
 import socket
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from itertools import count
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
@@ -70,6 +71,11 @@ class Server(HTTPServer):
             self.request_callback.settings.setdefault("log_function", log_request)
 
     # What the rest of eyewall uses
+
+    def open(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on `sockets`, unless the server was stopped before it began."""
+        if not self._stopped:
+            super().add_sockets(sockets)
 
     @property
     def connections(self) -> int:
@@ -185,6 +191,65 @@ class Server(HTTPServer):
     def _websocket(self, stream: IOStream) -> WebSocketHandler | None:
         reference = self._detached.get(stream)
         return None if reference is None else reference()
+
+
+class Place(Protocol):
+    """Where the servers of a program listen; `eyewall.program.Program` is one."""
+
+    def sockets(self, port: int) -> list[socket.socket]: ...
+
+    def add(self, server: "ProgramServer", sockets: Iterable[socket.socket]) -> None: ...
+
+
+class ProgramServer(Server):
+    """A `Server` that a program made: `place` decides where it listens, whatever the program says."""
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        self._place: Place = kwargs.pop("place")
+        super().initialize(*args, **kwargs)
+
+    def listen(self, port: int, *_: Any, **__: Any) -> None:
+        self.add_sockets(self._place.sockets(port))
+
+    def bind(self, port: int, *_: Any, **__: Any) -> None:
+        self._pending_sockets.extend(self._place.sockets(port))
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        self._place.add(self, sockets)
+
+
+class Servers(list[Server]):
+    """The servers of a process, as one. A factory has one, a program may make several."""
+
+    @property
+    def connections(self) -> int:
+        return sum(server.connections for server in self)
+
+    @property
+    def websockets(self) -> int:
+        return sum(server.websockets for server in self)
+
+    @property
+    def websockets_untold(self) -> int:
+        return sum(server.websockets_untold for server in self)
+
+    def end_keep_alive(self) -> None:
+        for server in self:
+            server.end_keep_alive()
+
+    def stop(self) -> None:
+        for server in self:
+            server.stop()
+
+    def close_websockets(self, limit: int) -> int:
+        told = 0
+        for server in self:
+            told += server.close_websockets(limit - told)
+        return told
+
+    def cut(self) -> None:
+        for server in self:
+            server.cut()
 
 
 class _Exchange(HTTPMessageDelegate):

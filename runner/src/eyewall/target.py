@@ -30,7 +30,7 @@ async def load(target: str) -> Application:
             if inspect.isawaitable(found):
                 found = await found
         except (Exception, SystemExit) as error:
-            raise Refusal(f"{target}: the factory raised {_summary(error)}") from error
+            raise Refusal(f"{target}: the factory raised {summary(error)}") from error
     if not isinstance(found, Application):
         raise Refusal(f"{target}: returned a {type(found).__name__}; a tornado.web.Application is wanted")
     return found
@@ -39,16 +39,19 @@ async def load(target: str) -> Application:
 def _find(target: str) -> Any:
     match = TARGET.fullmatch(target)
     if match is None:
-        raise Refusal(f"{target!r} names no application; wanted is package.module:factory, as in board:make_app")
+        raise Refusal(
+            f"{target!r} names nothing to run; wanted is package.module:factory, as in board:make_app, "
+            "or a program: program.py or -m package"
+        )
     module_name, attribute = match["module"], match["attribute"]
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise Refusal(f"{target}: there is no module {error.name!r} on sys.path") from None
-        raise Refusal(f"{target}: importing {module_name} raised {_summary(error)}") from error
+        raise Refusal(f"{target}: importing {module_name} raised {summary(error)}") from error
     except (Exception, SystemExit) as error:
-        raise Refusal(f"{target}: importing {module_name} raised {_summary(error)}") from error
+        raise Refusal(f"{target}: importing {module_name} raised {summary(error)}") from error
     for name in attribute.split("."):
         try:
             found = getattr(found, name)
@@ -57,5 +60,6 @@ def _find(target: str) -> Any:
     return found
 
 
-def _summary(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
+    """Say what was raised, in a line, as the last line of its traceback does."""
     return traceback.format_exception_only(error)[-1].strip()

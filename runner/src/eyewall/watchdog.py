@@ -2,7 +2,11 @@
 
 import asyncio
 import faulthandler
+import logging
+import os
 import signal
+import sys
+import threading
 
 INTERVAL = 1.0  # seconds
 EXIT_SECONDS = 10.0
@@ -56,3 +60,21 @@ def dump_stacks_on_demand() -> None:
 def limit_exit() -> None:
     """Give the interpreter a time to exit in: it waits for every thread, and a thread may hang for ever."""
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)
+
+
+def exit_in(seconds: float, status: int, why: str) -> threading.Timer:
+    """End this process with `status` in so many seconds, unless the timer is cancelled; `why` goes to stderr.
+
+    For a program that we cannot trust to end, or to begin: neither a loop nor its main thread is needed.
+    """
+
+    def leave() -> None:
+        sys.stderr.write(f"eyewall: {why}\n")
+        faulthandler.dump_traceback()
+        logging.shutdown()
+        os._exit(status)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+    return timer

@@ -1,0 +1,263 @@
+"""Program mode: run a program that nobody changed, and have its servers.
+
+Tornado's own extension point does it: ``HTTPServer.configure(ProgramServer, …)`` replaces the class behind
+every `HTTPServer` and ``Application.listen`` in the process. On top of that the program is run as Python
+itself would, in a place where
+
+- **the runner decides where it listens**. Whatever address and port the program asks for, it gets ours, also
+  from ``netutil.bind_sockets``. It may ask for one port (for several addresses, several times, in several
+  servers); a second port is refused: it would be open to anybody, and no successor could have it.
+- **it listens when its loop turns**, not earlier: what it does between ``listen`` and the start of the loop is
+  done before anything is taken over from the process that serves.
+- **SIGTERM and SIGINT drain first**; then the program's own handler has its turn (see `eyewall.signals`).
+"""
+
+import asyncio
+import importlib.util
+import logging
+import runpy
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tornado import netutil
+from tornado import process as tornado_process
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+
+from eyewall.errors import Refusal
+from eyewall.group import Group
+from eyewall.listen import bind
+from eyewall.process import Process
+from eyewall.server import ProgramServer
+from eyewall.target import summary
+from eyewall.watchdog import EXIT_SECONDS, exit_in
+
+log = logging.getLogger(__name__)
+
+
+class Place(socket.socket):
+    """What the program gets for a listening socket: it names our address, and listens to nothing.
+
+    The program may ask it for its name, close it (Jupyter Server does, to find out whether a port is free),
+    or hand it to an `HTTPServer`, which takes ours instead.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM)
+        self._name = ("127.0.0.1", port)
+
+    def getsockname(self) -> Any:
+        return self._name
+
+
+class Program:
+    """A program, and the `Process` that its servers are part of; `run` it once."""
+
+    def __init__(self, process: Process, arguments: Sequence[str], module: bool, patience: float) -> None:
+        """`arguments`: the file, or the `module`, then its own; it must listen within `patience` seconds."""
+        self._process = process
+        self._arguments = [text.replace("{port}", str(process.options.port)) for text in arguments]
+        self._module = module
+        self._patience = patience
+        self._at_exit = ExitStack()
+        self._refusal: Refusal | None = None
+        self._asked: int | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._loop: IOLoop | None = None
+        self._timer: threading.Timer | None = None
+        self._drained = False
+
+    def run(self) -> int:
+        """Run the program to its end and return the exit status: 0 after a drain, else its own.
+
+        Raises `Refusal` if it ended, raised, or wanted what it cannot have, before it served.
+        """
+        process, target = self._process, self._process.options.target
+        self._take_over()
+        self._start_timer()
+        ended = "ended"
+        status: Any = 0
+        try:
+            with self._at_exit:
+                self._execute()
+        except SystemExit as end:
+            status = end.code
+            ended = f"ended with {status!r}"
+        except KeyboardInterrupt:
+            status = 128 + signal.SIGINT
+        except Refusal:
+            raise
+        except Exception as error:
+            if not self._drained and not process.serving:
+                raise self._refusal or Refusal(f"{target}: raised {summary(error)}") from error
+            traceback.print_exc()
+            status = 1
+        finally:
+            self._stop_timer()
+            self._end()
+        if self._drained:
+            return 0
+        if self._refusal is not None:
+            raise self._refusal
+        if process.group is not None and process.group.status is not None:
+            return process.group.status
+        if not process.serving:
+            raise Refusal(f"{target}: {ended} without a Tornado HTTPServer that listens")
+        if isinstance(status, str):
+            sys.stderr.write(f"{status}\n")
+        return status if isinstance(status, int) else 0 if status is None else 1
+
+    # What the program's servers call
+
+    def sockets(self, port: int) -> list[socket.socket]:
+        """Return what stands for our sockets, to a program that asks for `port`."""
+        self._ask(port)
+        return [Place(self._process.options.port)]
+
+    def add(self, server: ProgramServer, sockets: Iterable[socket.socket]) -> None:
+        """Let `server` listen on ours, for those that the program gave it."""
+        for given in sockets:
+            if not isinstance(given, Place) and given.family != socket.AF_UNIX:
+                self._ask(given.getsockname()[1])
+            given.close()
+        if server in self._process.servers:
+            return
+        self._process.add(server)
+        if self._loop is None:
+            self._loop = IOLoop.current()
+            self._loop.add_callback(self._start)
+
+    # The rest is our own
+
+    def _take_over(self) -> None:
+        process = self._process
+        process.signals.take_over()
+        # Before the program is imported, so that it gets these also by "from tornado.netutil import …".
+        setattr(netutil, "bind_sockets", self._bind_sockets)  # noqa: B010 - mypy wants no such assignment
+        setattr(tornado_process, "fork_processes", self._fork)  # noqa: B010
+        HTTPServer.configure(ProgramServer, place=self, traffic=process.traffic, proxies=process.proxies)
+
+    def _bind_sockets(self, port: int, *_: Any, **__: Any) -> list[socket.socket]:
+        return self.sockets(port)
+
+    def _ask(self, port: int) -> None:
+        options = self._process.options
+        port = int(port or 0)
+        # 0 is any port, so ours will do.
+        if port in (0, self._asked):
+            return
+        if self._asked is not None:
+            self._refuse(
+                Refusal(
+                    f"{options.target}: listens on port {self._asked} and on port {port} as well; "
+                    "a program may have one port, which the runner decides"
+                )
+            )
+        self._asked = port
+        if port != options.port:
+            log.info("%s asks for port %d, and gets %s", options.target, port, options.where)
+
+    def _fork(self, num_processes: int | None, max_restarts: int | None = None) -> int:
+        """Be ``tornado.process.fork_processes`` for the program."""
+        process, options = self._process, self._process.options
+        if process.group is not None:
+            self._refuse(Refusal(f"{options.target}: forks by itself, and --processes is given; leave one of them out"))
+        # It is a thread, and only the thread that forks is there in a child.
+        self._stop_timer()
+        try:
+            sockets = bind(options.address, options.port, options.backlog, self._at_exit)
+            group = Group(num_processes or 0, sockets, process.signals, process.parent)
+            process.group = group
+            group.fork(max_restarts)
+        except Refusal as refusal:
+            self._refuse(Refusal(f"{options.target}: {refusal}"))
+            raise
+        self._at_exit.pop_all()  # the parent's
+        self._start_timer()
+        return group.number
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Raise what ends the program; while it serves, raise `refusal` itself, which it may live with."""
+        if self._process.serving:
+            raise refusal
+        self._refusal = refusal
+        # A program may catch an Exception, and go on with half of what it wanted.
+        raise SystemExit(2)
+
+    def _start(self) -> None:
+        self._stop_timer()
+        self._task = asyncio.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await self._process.serve()
+        except Refusal as refusal:
+            self._refusal = refusal
+            loop.call_soon(sys.exit, 2)
+            return
+        self._drained = True
+        exit_in(EXIT_SECONDS, 0, f"{EXIT_SECONDS:g} s after the drain the program is still here; it is ended")
+        # Not from this task, which would be left with an exception that nobody asks for.
+        loop.call_soon(self._process.signals.pass_on)
+
+    def _end(self) -> None:
+        """Take back what we have on a loop that the program has left by itself."""
+        task = self._task
+        if task is None or task.done():
+            return
+        loop = task.get_loop()
+        if not loop.is_closed() and not loop.is_running():
+            task.cancel()
+            loop.run_until_complete(asyncio.wait([task]))
+
+    def _start_timer(self) -> None:
+        target = self._process.options.target
+        self._timer = exit_in(
+            self._patience, 2,
+            f"{target}: did not listen with a Tornado HTTPServer within {self._patience:g} s (--start)",
+        )  # fmt: skip
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+            self._timer = None
+
+    def _execute(self) -> None:
+        target, arguments = self._arguments[0], self._arguments
+        named = self._process.options.target
+        if self._module:
+            if not _exists(target):
+                raise Refusal(f"{named}: there is no module {target!r} on sys.path that can be run")
+            sys.argv = list(arguments)
+            runpy.run_module(target, run_name="__main__", alter_sys=True)
+        else:
+            if not Path(target).exists():
+                raise Refusal(f"{named}: there is no such file")
+            sys.argv = list(arguments)
+            if not sys.flags.safe_path:
+                del sys.path[0]  # the directory that "python -m eyewall" was started in
+            # -P keeps that one out. A program's own directory it must have.
+            sys.path.insert(0, str(Path(target).resolve().parent))
+            runpy.run_path(target, run_name="__main__")
+
+
+def _exists(module: str) -> bool:
+    """Tell whether ``python -m module`` would find something to run."""
+    try:
+        found = importlib.util.find_spec(module)
+        if found is not None and found.submodule_search_locations is not None:
+            found = importlib.util.find_spec(f"{module}.__main__")
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            return False
+        raise
+    return found is not None
