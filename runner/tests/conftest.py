@@ -1,5 +1,5 @@
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Eyewall]]:
     """Start processes that are gone at the end of the test; see `Eyewall` for the arguments."""
     started: list[Eyewall] = []
 
-    def start(*arguments: str, port: int = 0) -> Eyewall:
-        started.append(Eyewall(tmp_path, *(arguments or ("eyewall_sample:make_app",)), port=port))
+    def start(*arguments: str, port: int = 0, program: Sequence[str] = ()) -> Eyewall:
+        arguments = arguments or ("eyewall_sample:make_app",)
+        started.append(Eyewall(tmp_path, *arguments, port=port, program=program))
         return started[-1]
 
     yield start

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,13 +69,20 @@ def ask_admin(path: Path, what: str) -> tuple[int, str]:
 
 
 class Eyewall:
-    """A running process; `log` is what it wrote to stderr so far."""
+    """A running process; `log` is what it wrote to stderr so far. `program`: what follows the target."""
 
-    def __init__(self, directory: Path, target: str = "eyewall_sample:make_app", *options: str, port: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        target: str = "eyewall_sample:make_app",
+        *options: str,
+        port: int = 0,
+        program: Sequence[str] = (),
+    ) -> None:
         self.port = port or free_port()
         self.admin = directory / f"{self.port}.sock"
         self.log_path = directory / f"{self.port}-{time.monotonic_ns()}.log"
-        arguments = ["--port", str(self.port), "--admin", str(self.admin), *options, target]
+        arguments = ["--port", str(self.port), "--admin", str(self.admin), *options, target, *program]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(command(*arguments), env=environment(), cwd=directory, stderr=log)
 

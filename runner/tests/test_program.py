@@ -1,0 +1,200 @@
+"""Programs that nobody changed."""
+
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from eyewall_harness import TESTS, Eyewall, Posters, UnixConnection, WebSocket, free_port, until
+from test_start import refused, sentence
+
+Start = Callable[..., Eyewall]
+PROGRAM = str(TESTS / "eyewall_program.py")
+
+
+def hand_over(start: Start, *options: str, program: str) -> Eyewall:
+    """Start a program twice on one port, tell the first to stop, and return it; no request may be lost."""
+    old = start(PROGRAM, *options, program=[program]).ready()
+    with Posters(old.port, threads=4) as posters:
+        until(lambda: len(posters.answered) > 20)
+        new = start(PROGRAM, *options, program=[program], port=old.port).ready()
+        until(lambda: new.process.pid in posters.answered, "an answer from the successor")
+        old.send(signal.SIGTERM)
+        assert old.wait() == 0, old.log
+        enough = len(posters.answered) + 20
+        until(lambda: len(posters.answered) > enough)
+    assert posters.lost == []
+    assert set(posters.answered) == {old.process.pid, new.process.pid}
+    assert posters.answered[-1] == new.process.pid
+    assert "Traceback" not in old.log
+    return old
+
+
+def order(log: str) -> list[str]:
+    """Return what the program said, and when its drain ended."""
+    return re.findall(r"drain ends|(?<=^program: ).*", log, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "wanted"),
+    [
+        ("listen", [], ["drain ends", "finally"]),
+        ("listen", ["--no-uvloop"], ["drain ends", "finally"]),
+        ("handler", [], ["drain ends", "own handler", "finally", "atexit"]),
+        ("loop_handler", [], ["drain ends", "own handler", "finally", "after the loop"]),
+        ("loop_handler", ["--no-uvloop"], ["drain ends", "own handler", "finally", "after the loop"]),
+        ("asyncio_run", [], ["drain ends", "finally"]),
+    ],
+)
+def test_a_handover_loses_nothing(start: Start, program: str, options: list[str], wanted: list[str]) -> None:
+    assert order(hand_over(start, *options, program=program).log) == wanted
+
+
+def test_a_handover_of_sockets_loses_nothing(start: Start) -> None:
+    old = hand_over(start, program="sockets")
+    assert order(old.log) == [f"has ('127.0.0.1', {old.port})", "drain ends", "finally"]
+    assert "asks for port 8888, and gets 127.0.0.1:" in old.log
+
+
+@pytest.mark.parametrize("program", ["own_sockets", "twice", "run_sync"])
+def test_ways_to_serve(start: Start, program: str) -> None:
+    server = start(PROGRAM, program=[program]).ready()
+    assert {server.get()["pid"] for _ in range(20)} == {server.process.pid}
+    assert server.status()["requests"] == 20
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "Traceback" not in server.log
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+
+
+def test_what_a_program_is_told_is_what_python_tells_it(start: Start) -> None:
+    server = start(PROGRAM, "--release", "7", program=["tells", "--port={port}", "-m", "--admin"])
+    assert server.wait() == 2
+    port = server.port
+    assert f"program: __main__ ['tells', '--port={port}', '-m', '--admin'] {TESTS} {port}\n" in server.log
+    assert "ended without a Tornado HTTPServer that listens" in server.log
+
+
+def test_a_module(start: Start, tmp_path: Path) -> None:
+    package = tmp_path / "board_program"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        "import sys\nfrom eyewall_program import listen, say\nsay(f'{__name__} {__package__} {sys.argv}')\nlisten()\n"
+    )
+    server = start("-m", program=["board_program", "--x={port}"]).ready()
+    assert f"program: __main__ board_program ['{package}/__main__.py', '--x={server.port}']" in server.log
+    assert "serving -m board_program on" in server.log
+    assert server.get()["pid"] == server.process.pid
+
+
+def test_peers_that_are_not_trusted_are_not_believed_whatever_the_program_says(start: Start) -> None:
+    claim = {"X-Real-Ip": "203.0.113.9", "X-Scheme": "https"}
+    trusting = start(PROGRAM, program=["listen"]).ready()
+    assert trusting.get(headers=claim)["ip"] == "203.0.113.9"
+    other = start(PROGRAM, "--trusted", "192.0.2.1", program=["listen"]).ready()
+    answer = other.get(headers=claim)
+    assert (answer["ip"], answer["protocol"]) == ("127.0.0.1", "http")
+
+
+def test_off_the_air(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "proof.sock"
+    server = start(PROGRAM, "--address", f"unix:{path}", program=["sockets"]).ready()
+    client = UnixConnection(path)
+    client.request("GET", "/")
+    response = client.getresponse()
+    assert response.status == 200
+    response.read()
+    client.close()
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+    assert list(tmp_path.glob("*.sock")) == []
+
+
+def test_websockets_are_told(start: Start) -> None:
+    server = start(PROGRAM, program=["twice"]).ready()
+    websockets = [WebSocket(server).handshake() for _ in range(4)]
+    for websocket in websockets:
+        websocket.echo(b"hello")
+    assert server.status()["websockets"] == 4
+    server.terminate()
+    for websocket in websockets:
+        assert websocket.wait_for_close() == (1012, "service restart")
+    assert server.wait() == 0
+
+
+def test_sigint_is_passed_on_as_well(start: Start) -> None:
+    server = start(PROGRAM, program=["asyncio_run"]).ready()
+    server.send(signal.SIGINT)
+    assert server.wait() == 0
+    assert order(server.log) == ["drain ends", "finally"]
+
+
+def test_a_second_sigterm_exits_at_once_also_while_the_program_ends(start: Start) -> None:
+    server = start(PROGRAM, program=["handler_hangs"]).ready()
+    server.send(signal.SIGTERM)
+    server.logged("drain ends")
+    time.sleep(0.2)
+    # Python runs no handler while the first one sleeps; it does when that returns, so this cannot be waited for.
+    assert server.process.poll() is None
+
+
+def test_a_program_that_ends_by_itself_has_its_own_status(start: Start) -> None:
+    server = start(PROGRAM, program=["stops"]).ready()
+    assert server.wait() == 5
+    assert not server.admin.exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "wanted"),
+    [
+        ("two_ports", "listens on port 8888 and on port 8889 as well; a program may have one port"),
+        ("no_server", "ended without a Tornado HTTPServer that listens"),
+        ("loop_before_fork", "cannot run in multiple processes: an IOLoop instance has already been initialized"),
+    ],
+)
+def test_what_is_refused(program: str, wanted: str) -> None:
+    text = refused("--port", str(free_port()), PROGRAM, program).splitlines()[-1]
+    assert text.startswith(f"eyewall: {PROGRAM}: ")
+    assert wanted in text
+
+
+def test_a_program_that_listens_otherwise_is_ended() -> None:
+    text = refused("--port", str(free_port()), "--start", "1", PROGRAM, "other_server")
+    assert text.startswith(f"eyewall: {PROGRAM}: did not listen with a Tornado HTTPServer within 1 s (--start)\n")
+    assert "serve_forever" in text
+
+
+def test_a_program_that_raises_shows_where() -> None:
+    text = refused("--port", str(free_port()), PROGRAM, "raises")
+    assert text.endswith(f"eyewall: {PROGRAM}: raised RuntimeError: no database here\n")
+    assert 'eyewall_program.py", line' in text
+
+
+def test_a_port_that_another_program_has() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        text = refused("--port", str(port), PROGRAM, "listen").splitlines()[-1]
+    assert text.startswith(f"eyewall: --port {port} on 127.0.0.1: taken by another program")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["no_such_program.py"], "no_such_program.py: there is no such file"),
+        (["-m", "no_such_package.inner"], "there is no module 'no_such_package.inner' on sys.path that can be run"),
+        (["-m", "email"], "there is no module 'email' on sys.path that can be run"),
+        (["-m"], "-m: a package or module is wanted"),
+        ([], "nothing to run is named"),
+        (["--debug", PROGRAM, "listen"], "--debug is for a factory"),
+        (["eyewall_sample:make_app", "--backlog", "1"], "a factory takes no arguments"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], wanted: str) -> None:
+    assert wanted in sentence("--port", "8000", *arguments)
