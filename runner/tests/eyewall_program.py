@@ -93,7 +93,11 @@ def loop_handler() -> None:
 
 
 def handler_hangs() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: time.sleep(60))
+    def hang(*_: object) -> None:
+        say("own handler")
+        time.sleep(60)
+
+    signal.signal(signal.SIGTERM, hang)
     listen()
 
 

@@ -9,7 +9,8 @@ itself would, in a place where
   servers); a second port is refused: it would be open to anybody, and no successor could have it.
 - **it listens when its loop turns**, not earlier: what it does between ``listen`` and the start of the loop is
   done before anything is taken over from the process that serves.
-- **SIGTERM and SIGINT drain first**; then the program's own handler has its turn (see `eyewall.signals`).
+- **SIGTERM and SIGINT drain first**; then the program's own handler has its turn (see `eyewall.signals`);
+- **autoreload is off**.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tornado import netutil
+from tornado import autoreload, netutil
 from tornado import process as tornado_process
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
@@ -142,6 +143,8 @@ class Program:
         # Before the program is imported, so that it gets these also by "from tornado.netutil import …".
         setattr(netutil, "bind_sockets", self._bind_sockets)  # noqa: B010 - mypy wants no such assignment
         setattr(tornado_process, "fork_processes", self._fork)  # noqa: B010
+        # A reload would start the program again without us, on its own port. What a release is made of never changes.
+        setattr(autoreload, "start", lambda *_: log.info("autoreload is off"))  # noqa: B010
         HTTPServer.configure(ProgramServer, place=self, traffic=process.traffic, proxies=process.proxies)
 
     def _bind_sockets(self, port: int, *_: Any, **__: Any) -> list[socket.socket]:
