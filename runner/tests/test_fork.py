@@ -1,15 +1,18 @@
 """Fork mode: one port, several processes."""
 
-import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from eyewall_harness import TESTS, Eyewall, Posters, WebSocket, ask_admin, free_port, until
+from eyewall_harness import TESTS, Eyewall, Posters, WebSocket, ask_admin, command, environment, free_port, until
+from test_admin import PARENT, alive
 from test_start import refused, sentence
 
 Start = Callable[..., Eyewall]
@@ -31,12 +34,6 @@ def run(start: Start, way: dict[str, Any], port: int = 0) -> Eyewall:
 
 def pids(server: Eyewall) -> list[int]:
     return [process["pid"] for process in server.status()["processes"]]
-
-
-def alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["factory", "processes", "start", "fork"])
@@ -100,6 +97,46 @@ def test_no_child_outlives_its_parent(start: Start) -> None:
     server.wait()
     until(lambda: not any(alive(pid) for pid in children))
     assert server.log.count("drain starts (the group stops)") == 2
+
+
+def test_an_orphaned_group_serves_until_its_successor_is_there(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    admin = tmp_path / f"{port}.sock"
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            PARENT,
+            *command("--port", str(port), "--admin", str(admin), "--processes", "2", SAMPLE),
+        ],
+        env=environment(),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    orphan = int(parent.stdout.readline())
+    try:
+        until(lambda: ask_admin(admin, "/ready")[0] == 200)
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        time.sleep(1.5)
+        assert json.loads(ask_admin(admin, "/ready")[1])["pid"] == orphan
+        run(start, WAYS[0], port=port)
+        until(lambda: not alive(orphan), "the orphan's end")
+    finally:
+        if alive(orphan):
+            os.kill(orphan, signal.SIGKILL)
+
+
+def test_a_signal_to_all_of_the_group_is_one_signal(start: Start) -> None:
+    """As supervisord's ``stopasgroup`` sends it."""
+    server = run(start, WAYS[0])
+    for pid in (server.process.pid, *pids(server)):
+        os.kill(pid, signal.SIGTERM)
+    assert server.wait() == 0
+    assert "second SIGTERM" not in server.log
 
 
 def test_a_group_that_cannot_start_is_ended() -> None:

@@ -110,7 +110,7 @@ def test_the_runner_takes_the_command(tmp_path: Path, monkeypatch: pytest.Monkey
     assert interpreter == f"{tmp_path}/root/releases/1.0.0+0badcafe/venv/bin/python"
     assert command[:3] == ["-P", "-m", "eyewall"]
     given = make_parser().parse_args(command[3:])
-    assert given.target == "board:make_app"
+    assert given.target == ["board:make_app"]
     assert given.port == 8000
     assert given.debug is True
     assert given.drain == 12
