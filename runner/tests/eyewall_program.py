@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from typing import Any
 
@@ -163,6 +164,23 @@ def fork() -> None:
     fork_processes(2)
     HTTPServer(make_app()).add_sockets(found)
     run()
+
+
+def fork_and_raise() -> None:
+    fork_processes(2)
+    raise RuntimeError("no database here")
+
+
+def fork_and_listen_not() -> None:
+    fork_processes(2)
+    time.sleep(60)
+
+
+def thread() -> None:
+    """A loop that is not the main thread's."""
+    thread = threading.Thread(target=lambda: asyncio.run(forever()), daemon=True)
+    thread.start()
+    thread.join()
 
 
 def loop_before_fork() -> None:

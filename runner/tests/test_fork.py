@@ -139,9 +139,19 @@ def test_a_signal_to_all_of_the_group_is_one_signal(start: Start) -> None:
     assert "second SIGTERM" not in server.log
 
 
-def test_a_group_that_cannot_start_is_ended() -> None:
-    text = refused("--port", str(free_port()), "--processes", "2", "eyewall_sample:raises")
-    assert "eyewall: eyewall_sample:raises: the factory raised RuntimeError: no database here\n" in text
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--processes", "2", "eyewall_sample:raises"], "the factory raised RuntimeError: no database here"),
+        ([PROGRAM, "fork_and_raise"], "raised RuntimeError: no database here"),
+        (["--start", "1", PROGRAM, "fork_and_listen_not"], "did not listen with a Tornado HTTPServer within 1 s"),
+    ],
+)
+def test_a_group_that_cannot_start_is_ended(arguments: list[str], wanted: str) -> None:
+    text = refused("--port", str(free_port()), *arguments)
+    assert wanted in text
+    assert text.count("Starting 2 processes") == 1
+    assert "exited normally" not in text.partition("the group of 2 stops")[0]
 
 
 def test_forked_twice() -> None:

@@ -57,7 +57,7 @@ def test_a_handover_of_sockets_loses_nothing(start: Start) -> None:
     assert "asks for port 8888, and gets 127.0.0.1:" in old.log
 
 
-@pytest.mark.parametrize("program", ["own_sockets", "twice", "run_sync"])
+@pytest.mark.parametrize("program", ["own_sockets", "twice", "run_sync", "thread"])
 def test_ways_to_serve(start: Start, program: str) -> None:
     server = start(PROGRAM, program=[program]).ready()
     assert {server.get()["pid"] for _ in range(20)} == {server.process.pid}

@@ -146,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before anything slow: the orphan rule compares with the parent that started us.
     parent = os.getppid()
     group: Group | None = None
+    process: Process | None = None
     try:
         given = make_parser().parse_args(arguments)
         named = _named(given)
@@ -183,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 asyncio.set_event_loop_policy(_uvloop().EventLoopPolicy())
             return Program(process, given.module or given.target, given.module is not None, given.start).run()
     except Refusal as refusal:
+        # A program may have made a group of its own.
+        group = process.group if process is not None else group
         if group is None or group.refuse():
             if refusal.__cause__ is not None:
                 traceback.print_exception(refusal.__cause__)

@@ -206,6 +206,11 @@ class Program:
             self._refusal = refusal
             loop.call_soon(sys.exit, 2)
             return
+        except Exception:
+            # It would be there, and not serve.
+            log.exception("cannot serve")
+            loop.call_soon(sys.exit, 1)
+            return
         self._drained = True
         exit_in(EXIT_SECONDS, 0, f"{EXIT_SECONDS:g} s after the drain the program is still here; it is ended")
         # Not from this task, which would be left with an exception that nobody asks for.
@@ -222,10 +227,11 @@ class Program:
             loop.run_until_complete(asyncio.wait([task]))
 
     def _start_timer(self) -> None:
-        target = self._process.options.target
+        target, group = self._process.options.target, self._process.group
         self._timer = exit_in(
             self._patience, 2,
             f"{target}: did not listen with a Tornado HTTPServer within {self._patience:g} s (--start)",
+            None if group is None else group.refuse,
         )  # fmt: skip
 
     def _stop_timer(self) -> None:

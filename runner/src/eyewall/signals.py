@@ -38,7 +38,9 @@ class Signals:
     def begin_with(self, begin: Callable[[str], object]) -> None:
         """Let the first signal call `begin` with its name, and the second end the process at once."""
         self._begin = begin
-        self._own()
+        # The loop of a program may be in another thread; what `take_over` set is still there then.
+        if threading.current_thread() is threading.main_thread():
+            self._own()
 
     def take_over(self) -> None:
         """Keep the program from setting its own handlers; what it sets is noted."""

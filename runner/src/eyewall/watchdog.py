@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 
 INTERVAL = 1.0  # seconds
 EXIT_SECONDS = 10.0
@@ -62,13 +63,16 @@ def limit_exit() -> None:
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)
 
 
-def exit_in(seconds: float, status: int, why: str) -> threading.Timer:
+def exit_in(seconds: float, status: int, why: str, first: Callable[[], object] | None = None) -> threading.Timer:
     """End this process with `status` in so many seconds, unless the timer is cancelled; `why` goes to stderr.
 
     For a program that we cannot trust to end, or to begin: neither a loop nor its main thread is needed.
+    `first` is called before.
     """
 
     def leave() -> None:
+        if first is not None:
+            first()
         sys.stderr.write(f"eyewall: {why}\n")
         faulthandler.dump_traceback()
         logging.shutdown()
