@@ -20,6 +20,7 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.process import fork_processes
+from tornado.tcpserver import TCPServer
 
 PORT = 8888
 
@@ -131,6 +132,11 @@ def two_ports() -> None:
         make_app().listen(PORT + 1)
     except Exception as error:
         say(f"goes on after {error}")
+    run()
+
+
+def tcp_server() -> None:
+    TCPServer().add_sockets(bind_sockets(PORT))
     run()
 
 

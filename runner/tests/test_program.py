@@ -152,6 +152,7 @@ def test_a_program_that_ends_by_itself_has_its_own_status(start: Start) -> None:
     ("program", "wanted"),
     [
         ("two_ports", "listens on port 8888 and on port 8889 as well; a program may have one port"),
+        ("tcp_server", "something that is no HTTPServer wants to accept from a socket of tornado.netutil.bind_sockets"),
         ("no_server", "ended without a Tornado HTTPServer that listens"),
         ("loop_before_fork", "cannot run in multiple processes: an IOLoop instance has already been initialized"),
     ],

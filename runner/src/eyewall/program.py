@@ -22,7 +22,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,25 @@ class Place(socket.socket):
     or hand it to an `HTTPServer`, which takes ours instead.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, misused: Callable[[], None]) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_STREAM)
         self._name = ("127.0.0.1", port)
+        self._misused = misused
+
+    def __repr__(self) -> str:
+        return f"<stands for the socket of eyewall at {self._name}>"
 
     def getsockname(self) -> Any:
         return self._name
+
+    def listen(self, *_: int) -> None:
+        pass
+
+    def fileno(self) -> int:
+        # Whoever asks wants to accept from it.
+        if super().fileno() >= 0:
+            self._misused()
+        return super().fileno()
 
 
 class Program:
@@ -120,7 +133,7 @@ class Program:
     def sockets(self, port: int) -> list[socket.socket]:
         """Return what stands for our sockets, to a program that asks for `port`."""
         self._ask(port)
-        return [Place(self._process.options.port)]
+        return [Place(self._process.options.port, self._misused)]
 
     def add(self, server: ProgramServer, sockets: Iterable[socket.socket]) -> None:
         """Let `server` listen on ours, for those that the program gave it."""
@@ -185,6 +198,14 @@ class Program:
         self._at_exit.pop_all()  # the parent's
         self._start_timer()
         return group.number
+
+    def _misused(self) -> None:
+        self._refuse(
+            Refusal(
+                f"{self._process.options.target}: something that is no HTTPServer wants to accept from a socket of "
+                "tornado.netutil.bind_sockets; only an HTTPServer can be handed over (TCPServer.listen is left alone)"
+            )
+        )
 
     def _refuse(self, refusal: Refusal) -> None:
         """Raise what ends the program; while it serves, raise `refusal` itself, which it may live with."""
