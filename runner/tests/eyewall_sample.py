@@ -7,6 +7,7 @@ import os
 import time
 from typing import Any
 
+from tornado.process import task_id
 from tornado.web import Application, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketHandler
 
@@ -110,6 +111,12 @@ def make_app_with_own_setting() -> Application:
 
 async def make_app_later() -> Application:
     await asyncio.sleep(0)
+    return make_app()
+
+
+def make_app_later_in_the_second() -> Application:
+    if task_id() == 1:
+        time.sleep(2)
     return make_app()
 
 

@@ -80,6 +80,21 @@ def test_the_group_answers_for_its_children(start: Start) -> None:
     assert list(server.admin.parent.glob(".*.sock*")) == []
 
 
+def test_a_group_is_ready_when_all_of_its_own_children_are(start: Start) -> None:
+    """Where its second child will have its admin socket, that of its predecessor's answers meanwhile."""
+    old = run(start, WAYS[0])
+    olds = set(pids(old))
+    new = start("eyewall_sample:make_app_later_in_the_second", "--processes", "2", port=old.port)
+
+    def first() -> tuple[int, str] | None:
+        status, body = ask_admin(new.admin, "/ready")
+        answer = json.loads(body)
+        return (status, answer["state"]) if answer["pid"] == new.process.pid else None
+
+    assert until(first) == (503, "starting")
+    assert not set(pids(new.ready())) & olds
+
+
 def test_a_child_that_dies_is_forked_again(start: Start) -> None:
     server = run(start, WAYS[0])
     first, second = pids(server)
