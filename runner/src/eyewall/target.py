@@ -21,22 +21,27 @@ async def load(target: str) -> Application:
 
     Raises `Refusal`, with the traceback if the application's own code raised.
     """
-    found = _find(target)
+    return await build(find(target), target)
+
+
+async def build(found: Any, name: str) -> Application:
+    """Return the application that `found` is, or makes; `name` is what a `Refusal` calls it."""
     if not isinstance(found, Application):
         if not callable(found):
-            raise Refusal(f"{target}: is a {type(found).__name__}; wanted is a tornado.web.Application or a factory")
+            raise Refusal(f"{name}: is a {type(found).__name__}; wanted is a tornado.web.Application or a factory")
         try:
             found = found()
             if inspect.isawaitable(found):
                 found = await found
         except (Exception, SystemExit) as error:
-            raise Refusal(f"{target}: the factory raised {summary(error)}") from error
+            raise Refusal(f"{name}: the factory raised {summary(error)}") from error
     if not isinstance(found, Application):
-        raise Refusal(f"{target}: returned a {type(found).__name__}; a tornado.web.Application is wanted")
+        raise Refusal(f"{name}: returned a {type(found).__name__}; a tornado.web.Application is wanted")
     return found
 
 
-def _find(target: str) -> Any:
+def find(target: str) -> Any:
+    """Import the module and return the attribute. Raises `Refusal`."""
     match = TARGET.fullmatch(target)
     if match is None:
         raise Refusal(
