@@ -1,5 +1,4 @@
-"""Tornado's own tests of its handlers (`tornado.test.web_test`), with `eyewall.wsgi` and gunicorn between
-client and handler.
+"""Tornado's own tests of its handlers, with `eyewall.wsgi` and gunicorn between client and handler.
 
 Each connection is served by gunicorn's HTTP code in a thread of this process, because the tests look into their
 handlers. The handlers run on the test's own loop, which stands in for the loop of a worker process.
@@ -15,16 +14,13 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from tornado.httputil import HTTPOutputError
-from tornado.test import auth_test, web_test
-from tornado.testing import AsyncHTTPTestCase
-
 from eyewall import wsgi
-
-pytest.importorskip("gunicorn")
 from gunicorn.config import Config
 from gunicorn.http import RequestParser
 from gunicorn.http.wsgi import create
+from tornado.httputil import HTTPOutputError
+from tornado.test import auth_test, web_test
+from tornado.testing import AsyncHTTPTestCase
 
 
 class Gunicorn:

@@ -57,7 +57,7 @@ CHUNK = 64 * 1024  # bytes of a body that are read at once, as tornado.http1conn
 MAX_BODY = 100 * 1024 * 1024  # bytes, what Tornado's server takes by default
 TIMEOUT = 60.0  # seconds
 NO_WEBSOCKETS = "This server cannot open WebSockets: it speaks WSGI."
-NO_CONNECTION = "A WSGI server does not give its connections away"
+NO_CONNECTION = "A WSGI server does not give its connections away."
 
 
 def make(target: str, **options: Any) -> "WSGIApplication":
@@ -113,7 +113,7 @@ class WSGIApplication:
             return _refuse(start_response, *refused.answer)
         home = self._home(serving=True)
         exchange = _Exchange(home, request, self._max_body_size, self._timeout)
-        asyncio.run_coroutine_threadsafe(exchange.converse(), home.loop)
+        home.loop.call_soon_threadsafe(exchange.start)
         return exchange.begin(start_response)
 
     def _home(self, serving: bool = False) -> "_Home":
@@ -283,6 +283,9 @@ class _Exchange(HTTPConnection):
 
     # loop: the request
 
+    def start(self) -> None:
+        self._task = self._home.loop.create_task(self.converse())
+
     async def converse(self) -> None:
         """Do with the request what `HTTP1Connection` does with one that it reads."""
         request_id.set(self._request.identity)
@@ -349,9 +352,8 @@ class _Exchange(HTTPConnection):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None = None
     ) -> "asyncio.Future[None]":
         line = cast(ResponseStartLine, start_line)
-        if line.code < 200 and not self._closed:
-            self._closed = True
-            self._orders.put(_Refused(501, "Not Implemented", f"{NO_CONNECTION}."))
+        if line.code < 200:
+            self._keep_connection()
         if self._request.line.method == "HEAD" or line.code in (204, 304):
             self._left = 0
         elif "Content-Length" in headers:
@@ -426,7 +428,14 @@ class _Exchange(HTTPConnection):
         """Do nothing: how long a client may take is the server's to limit."""
 
     def detach(self) -> None:
-        raise HTTPError(501, NO_CONNECTION, reason=NO_CONNECTION)
+        self._keep_connection()
+        raise HTTPError(501, NO_CONNECTION)
+
+    def _keep_connection(self) -> None:
+        # Not left to the handler: one that detaches, or has sent its head, writes no error page.
+        if not self._closed:
+            self._closed = True
+            self._orders.put(_Refused(501, "Not Implemented", NO_CONNECTION))
 
     # thread
 
