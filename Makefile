@@ -8,7 +8,7 @@ FOR_TOOLS := python3-venv
 FOR_CONTAINERS := podman runc netavark aardvark-dns iptables mmdebstrap openssh-client
 FOR_TESTS := chromium chromium-driver
 DEPLOYS := 20
-PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks
+PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
 
 ##@ A first look
 .PHONY: up
