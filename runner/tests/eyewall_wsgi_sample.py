@@ -82,6 +82,11 @@ class Raises(RequestHandler):
         raise RuntimeError("not today")
 
 
+class Exits(RequestHandler):
+    def get(self) -> None:
+        raise SystemExit(1)
+
+
 class Detach(RequestHandler):
     def get(self) -> None:
         self.detach()
@@ -138,6 +143,7 @@ async def make_app(**settings: Any) -> Application:
         (r"/never", Never),
         (r"/raises", Raises),
         (r"/detach", Detach),
+        (r"/exits", Exits),
         (r"/status/(\d+)", Status),
         (r"/wrong", Wrong),
         (r"/where", Where),

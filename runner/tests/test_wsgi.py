@@ -49,8 +49,8 @@ class Validated:
 
     def __call__(self, path: str, method: str = "GET", body: bytes = b"", **environ: Any) -> Answer:
         path, _, query = path.partition("?")
-        environ = {"SCRIPT_NAME": "", **environ} | {
-            "REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query, "SERVER_PROTOCOL": "HTTP/1.1",
+        environ = {"SCRIPT_NAME": "", "QUERY_STRING": query, **environ} | {
+            "REQUEST_METHOD": method, "PATH_INFO": path, "SERVER_PROTOCOL": "HTTP/1.1",
             "wsgi.input": io.BytesIO(body),
         }  # fmt: skip
         if body:
@@ -110,6 +110,7 @@ def test_request(ask: Validated) -> None:
         ("/seen/\xc3\xa4 b", {}, "/seen/%C3%A4%20b", "ä b"),  # PEP 3333's bytes as latin-1
         ("/seen/a/b", {"RAW_URI": "/seen/a%2Fb?c"}, "/seen/a%2Fb?c", "a/b"),  # what only the server knows
         ("/seen/a/b", {"REQUEST_URI": "/seen/a%2Fb?c"}, "/seen/a%2Fb?c", "a/b"),
+        ("/seen/a", {"RAW_URI": "/prefix/seen/a?c", "QUERY_STRING": "d"}, "/seen/a?d", "a"),  # a middleware's change
         ("/a", {"SCRIPT_NAME": "/seen"}, "/seen/a", "a"),
     ],
 )
@@ -214,6 +215,11 @@ def test_no_handler_hangs(ask: Validated, caplog: pytest.LogCaptureFixture) -> N
 def test_an_answer_of_another_length_is_not_taken_for_complete(ask: Validated) -> None:
     with pytest.raises(Exception, match="6 bytes less than Content-Length"):
         ask("/wrong")
+
+
+def test_a_handler_that_exits_does_not_end_the_server(ask: Validated) -> None:
+    assert ask("/exits").status == 503
+    assert ask("/next").status == 200
 
 
 def test_one_loop(ask: Validated) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, Self, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 from wsgiref.util import is_hop_by_hop
 
 from tornado.escape import native_str
@@ -131,7 +131,7 @@ class WSGIApplication:
                 home = self._homes[os.getpid()] = _Home(application, loop)
             if serving and home.thread is None:
                 # Not before: a process that is to fork has no thread.
-                home.thread = threading.Thread(target=home.loop.run_forever, name="eyewall.wsgi", daemon=True)
+                home.thread = threading.Thread(target=home.run, name="eyewall.wsgi", daemon=True)
                 home.thread.start()
             return home
 
@@ -143,6 +143,14 @@ class _Home:
     application: Application
     loop: asyncio.AbstractEventLoop
     thread: threading.Thread | None = None
+
+    def run(self) -> None:
+        """Turn the loop. What stops a process under Tornado's server stops one request here."""
+        while True:
+            try:
+                return self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                log.exception("A handler or task raised what ends a process")
 
 
 @dataclass
@@ -188,15 +196,15 @@ def _uri(environ: Mapping[str, Any]) -> str:
     """Return what the client asked for, as it wrote it if the server tells.
 
     WSGI has only the decoded path, in which ``%2F`` is a slash; gunicorn adds ``RAW_URI``, uWSGI and mod_wsgi
-    ``REQUEST_URI``.
+    ``REQUEST_URI``. That is not believed if a middleware has changed the path.
     """
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-    if raw:
-        return str(raw)
     # PEP 3333, "Unicode Issues": these strings are bytes, written as latin-1.
-    path = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")) or "/"
+    path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
+    raw: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    if unquote_to_bytes(raw.partition("?")[0]) == path and raw:
+        return raw
     query = environ.get("QUERY_STRING")
-    return f"{path}?{query}" if query else path
+    return (quote(path) or "/") + (f"?{query}" if query else "")
 
 
 def _length(headers: HTTPHeaders, environ: Mapping[str, Any]) -> float:
