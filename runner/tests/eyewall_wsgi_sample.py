@@ -95,6 +95,7 @@ class Detach(RequestHandler):
 class Status(RequestHandler):
     def get(self, status: str) -> None:
         self.set_status(int(status))
+        self.set_header("Connection", "close")
 
 
 class Wrong(RequestHandler):

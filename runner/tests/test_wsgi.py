@@ -154,6 +154,7 @@ def test_static_file(ask: Validated) -> None:
 def test_no_content(ask: Validated) -> None:
     answer = ask("/status/204")
     assert (answer.status, answer["Content-Type"], answer.body) == (204, [], b"")
+    assert answer["Connection"] == []  # which is the server's
 
 
 @pytest.mark.parametrize(
