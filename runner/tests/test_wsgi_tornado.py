@@ -4,9 +4,11 @@ Each connection is served by gunicorn's HTTP code in a thread of this process, b
 handlers. The handlers run on the test's own loop, which stands in for the loop of a worker process.
 """
 
+import asyncio
 import logging
 import socket
 import threading
+import time
 import unittest
 from collections.abc import Iterator
 from types import ModuleType
@@ -15,6 +17,7 @@ from unittest import mock
 
 import pytest
 from eyewall import wsgi
+from eyewall_harness import PATIENCE
 from gunicorn.config import Config
 from gunicorn.http import RequestParser
 from gunicorn.http.wsgi import create
@@ -29,6 +32,7 @@ class Gunicorn:
     def __init__(self, application: wsgi.WSGIApplication) -> None:
         self._application = application
         self._config = Config()
+        self._serving: list[threading.Thread] = []
 
     def add_sockets(self, sockets: list[socket.socket]) -> None:
         (self._listener,) = sockets
@@ -41,7 +45,11 @@ class Gunicorn:
         self._listener.close()
 
     async def close_all_connections(self) -> None:
-        """Do nothing: each connection has one request."""
+        """Wait until each has ended: the client has its answer before the handler hears that it was sent."""
+        deadline = time.monotonic() + PATIENCE
+        while any(thread.is_alive() for thread in self._serving):  # noqa: ASYNC110 - threads set no asyncio.Event
+            assert time.monotonic() < deadline, "a connection does not end"
+            await asyncio.sleep(0.001)
 
     def _accept(self) -> None:
         while True:
@@ -49,7 +57,8 @@ class Gunicorn:
                 connection, address = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection, address), daemon=True).start()
+            self._serving.append(threading.Thread(target=self._serve, args=(connection, address), daemon=True))
+            self._serving[-1].start()
 
     def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
         """Do what `gunicorn.workers.sync.SyncWorker.handle_request` does."""
