@@ -47,7 +47,7 @@ class Gunicorn:
     async def close_all_connections(self) -> None:
         """Wait until each has ended: the client has its answer before the handler hears that it was sent."""
         deadline = time.monotonic() + PATIENCE
-        while any(thread.is_alive() for thread in self._serving):  # noqa: ASYNC110 - threads set no asyncio.Event
+        while any(thread.is_alive() for thread in self._serving):
             assert time.monotonic() < deadline, "a connection does not end"
             await asyncio.sleep(0.001)
 
