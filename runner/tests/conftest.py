@@ -1,6 +1,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Eyewall]]:
     """Start processes that are gone at the end of the test; see `Eyewall` for the arguments."""
     started: list[Eyewall] = []
 
-    def start(*arguments: str, port: int = 0, program: Sequence[str] = ()) -> Eyewall:
-        arguments = arguments or ("eyewall_sample:make_app",)
-        started.append(Eyewall(tmp_path, *arguments, port=port, program=program))
+    def start(*arguments: str, **how: Any) -> Eyewall:
+        started.append(Eyewall(tmp_path, *(arguments or ("eyewall_sample:make_app",)), **how))
         return started[-1]
 
     yield start

@@ -44,6 +44,10 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "eyewall", *arguments]
 
 
+def under_autoreload(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tornado.autoreload", "-m", "eyewall", "--", *arguments]
+
+
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=PATIENCE)
@@ -78,6 +82,7 @@ class Eyewall:
         *options: str,
         port: int = 0,
         program: Sequence[str] = (),
+        command: Callable[..., list[str]] = command,
     ) -> None:
         self.port = port or free_port()
         self.admin = directory / f"{self.port}.sock"

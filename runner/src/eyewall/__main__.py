@@ -3,6 +3,10 @@
 import sys
 
 from eyewall.cli import main
+from eyewall.debug import stay, under_autoreload
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if under_autoreload():
+        stay(status)
+    sys.exit(status)

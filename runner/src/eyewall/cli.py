@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
+from eyewall.debug import DEBUG, forbid_autoreload, watch, watch_settings
 from eyewall.errors import Refusal
 from eyewall.group import Group
 from eyewall.limits import raise_open_files
@@ -132,6 +133,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="for development: autoreload, serve_traceback, no compiled_template_cache, "
         "no static_hash_cache, each unless the application sets it",
     )
+    for name in DEBUG:
+        add(
+            f"--{name.replace('_', '-')}",
+            action=argparse.BooleanOptionalAction,
+            help=f"the application's setting {name}, whatever it and --debug say",
+        )
     add(
         "--log-level",
         choices=LEVELS,
@@ -151,11 +158,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = make_parser().parse_args(arguments)
         named = _named(given)
         factory = _is_factory(given)
+        watch_settings(given.settings)
         settings = {} if given.settings is None else read_settings(given.settings)
         raise_open_files(given.open_files)
         apply_settings(settings, given.port, given.release)
         log_to_stderr(given.port, given.log_level)
         dump_stacks_on_demand()
+        switches = {name: value for name in DEBUG if (value := getattr(given, name)) is not None}
+        if switches.get("autoreload") is False:
+            forbid_autoreload()
         options = Options(
             target=named,
             port=given.port,
@@ -168,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             watchdog=given.watchdog,
             backlog=given.backlog,
             debug=given.debug,
+            switches=switches,
         )
         signals = Signals()
         with ExitStack() as at_exit:
@@ -189,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if group is None or group.refuse():
             if refusal.__cause__ is not None:
                 traceback.print_exception(refusal.__cause__)
+                watch(refusal.__cause__)
             sys.stderr.write(f"eyewall: {refusal}\n")
         return USAGE_ERROR
 

@@ -6,14 +6,12 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tornado import autoreload
-from tornado.web import Application
-
 from eyewall.admin import Admin, Status
+from eyewall.debug import set_debug
 from eyewall.drain import Drain
 from eyewall.group import Group, GroupStatus
 from eyewall.limits import capped_backlog
@@ -45,6 +43,7 @@ class Options:
     watchdog: float
     backlog: int
     debug: bool
+    switches: Mapping[str, bool]
 
     @property
     def where(self) -> str:
@@ -163,18 +162,6 @@ async def serve_factory(process: Process) -> None:
     """Load the application that the target names, and serve it. Raises `eyewall.errors.Refusal`."""
     options = process.options
     application = await load(options.target)
-    if options.debug:
-        set_debug(application)
+    set_debug(application, options.debug, options.switches)
     process.add(Server(application, traffic=process.traffic, proxies=process.proxies))
     await process.serve()
-
-
-def set_debug(application: Application) -> None:
-    """Do what ``Application(debug=True)`` does: its four settings, each only where it is not set already."""
-    settings = application.settings
-    settings.setdefault("autoreload", True)
-    settings.setdefault("compiled_template_cache", False)
-    settings.setdefault("static_hash_cache", False)
-    settings.setdefault("serve_traceback", True)
-    if settings["autoreload"]:
-        autoreload.start()
