@@ -9,6 +9,7 @@ FOR_CONTAINERS := podman runc netavark aardvark-dns iptables mmdebstrap openssh-
 FOR_TESTS := chromium chromium-driver
 DEPLOYS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
+PORT := 8888
 
 ##@ A first look
 .PHONY: up
@@ -48,6 +49,14 @@ down: tools ## Remove the local fleet
 	ansible-playbook playbooks/fleet_destroy.yml
 
 ##@ Work on it
+.PHONY: dev
+dev: tools ## Run app/ here in debug mode, and start it again after each change; PORT=8888 is where
+	@python scripts/local_secrets.py .local/secrets.json
+	@python scripts/dev_settings.py .local
+	@echo "The board is at http://127.0.0.1:$(PORT)/; edit app/ and see. Ctrl-C ends it."
+	@PYTHONPATH=app/src:runner/src exec python -m tornado.autoreload -m eyewall -- \
+	  --debug --port $(PORT) --settings .local/dev.json --release dev --drain 0 --watchdog 0 board:make_app
+
 .PHONY: test
 test: check molecule ## Run every test: check, and molecule with testinfra on containers
 
