@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from eyewall_support import load_module, run_module
+import yaml
+from eyewall_support import REPOSITORY, load_module, run_module
 
 USER = pwd.getpwuid(os.getuid()).pw_name  # whose the listeners of these tests are
 NO_ACCOUNT = "board-that-nobody-made"
@@ -169,6 +170,29 @@ def test_debug_with_several_processes(look: Callable[..., dict[str, Any]]) -> No
     assert "tornado_app_debug is true with 3 processes (tornado_app_processes: 3)" in message
     assert "allowed is 1." in message
     assert "msg" not in look(debug=True, processes="1")
+
+
+def test_debug_is_refused_where_users_are(look: Callable[..., dict[str, Any]]) -> None:
+    given = {"processes": "1", "debug": True, "debug_switches": {"serve_traceback": True, "autoreload": False}}
+    assert "msg" not in look(**given)
+    message = look(**given, production=True)["msg"]
+    for name in ("tornado_app_debug", "tornado_app_debug_switches.serve_traceback"):
+        assert f"{name} is true where tornado_app_production is true; allowed there is false." in message
+    assert "autoreload" not in message
+    message = look(debug_switches={"static_hash_cache": False}, production=True)["msg"]
+    assert "tornado_app_debug_switches.static_hash_cache is false where" in message
+    assert "allowed there is true." in message
+    assert "msg" not in look(debug_switches={"autoreload": False, "static_hash_cache": True}, production=True)
+
+
+def test_a_switch_that_is_none(look: Callable[..., dict[str, Any]]) -> None:
+    assert "autorelaod" in look(debug_switches={"autorelaod": False})["msg"]
+    assert "serve_traceback" in look(debug_switches={"serve_traceback": "perhaps"})["msg"]
+
+
+def test_production_is_marked_in_its_inventory() -> None:
+    inventory = REPOSITORY / "inventory" / "production" / "group_vars" / "app" / "tornado_app.yml"
+    assert yaml.safe_load(inventory.read_text())["tornado_app_production"] is True
 
 
 @pytest.mark.parametrize("name", ["Board", "1board", "", "board_x", "a" * 25, "-x", "böard", "board\n"])

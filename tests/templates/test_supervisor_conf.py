@@ -103,6 +103,7 @@ def test_the_runner_takes_the_command(tmp_path: Path, monkeypatch: pytest.Monkey
     board = group(
         tmp_path,
         tornado_app_debug=True,
+        tornado_app_debug_switches={"autoreload": False, "static_hash_cache": True},
         tornado_app_drain=12,
         tornado_app_trusted=["127.0.0.1", "10.0.0.0/8"],
     )
@@ -113,6 +114,7 @@ def test_the_runner_takes_the_command(tmp_path: Path, monkeypatch: pytest.Monkey
     assert given.target == ["board:make_app"]
     assert given.port == 8000
     assert given.debug is True
+    assert (given.autoreload, given.static_hash_cache, given.serve_traceback) == (False, True, None)
     assert given.drain == 12
     assert given.trusted == ["127.0.0.1", "10.0.0.0/8"]
     assert given.release == "1.0.0+0badcafe"
@@ -202,6 +204,7 @@ def test_the_same_input_is_the_same_generation() -> None:
         {"tornado_app_drain": 31},
         {"tornado_app_open_files": 40000},
         {"tornado_app_debug": True},
+        {"tornado_app_debug_switches": {"autoreload": False}},
         {"__tornado_app_preflight": {"ports": [8000]}},
         {"__tornado_app_preflight": {"ports": [8001, 8002]}},
         {"__tornado_app_build": {"release": "1.0.1"}},

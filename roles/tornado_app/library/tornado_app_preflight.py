@@ -25,12 +25,16 @@ options:
   port: {type: int, required: true, description: Port of the first process.}
   reserved_ports: {type: list, elements: int, default: [], description: Ports of other services of this host.}
   debug: {type: bool, default: false, description: Tornado's debug mode.}
+  debug_switches: {type: dict, default: {}, description: "Parts of it, true or false by name."}
+  production: {type: bool, default: false, description: Whether users are there.}
   settings: {type: dict, default: {}, description: Environment of the application.}
   secrets: {type: dict, default: {}, description: "More of it, in no log."}
   paths: {type: dict, default: {}, description: "Paths to ask of the application, a list by the name of its variable."}
   rolling: {type: list, elements: str, default: ["100%"], description: Sizes of the batches of hosts.}
 """
 
+# What Application(debug=True) sets (Tornado's guide, "Running and deploying").
+DEBUG = {"autoreload": True, "compiled_template_cache": False, "static_hash_cache": False, "serve_traceback": True}
 NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
 LISTEN = "0A"  # state of a listening socket in /proc/net/tcp (include/net/tcp_states.h)
 
@@ -147,6 +151,16 @@ def path_mistakes(paths: dict[str, list[str]]) -> list[str]:
     ]
 
 
+def production_mistakes(debug: bool, switches: dict[str, bool | None]) -> list[str]:
+    """What of debug mode is on, a sentence each; a switch that is not given is None."""
+    found = {"tornado_app_debug": True} if debug else {}
+    found |= {f"tornado_app_debug_switches.{name}": on for name, on in DEBUG.items() if switches.get(name) is on}
+    return [
+        f"{name} is {str(value).lower()} where tornado_app_production is true; allowed there is {str(not value).lower()}."
+        for name, value in found.items()
+    ]
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -158,6 +172,12 @@ def main() -> None:
             "port": {"type": "int", "required": True},
             "reserved_ports": {"type": "list", "elements": "int", "default": []},
             "debug": {"type": "bool", "default": False},
+            "debug_switches": {
+                "type": "dict",
+                "default": {},
+                "options": {name: {"type": "bool"} for name in DEBUG},
+            },
+            "production": {"type": "bool", "default": False},
             "settings": {"type": "dict", "default": {}},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "paths": {"type": "dict", "default": {}},
@@ -182,6 +202,8 @@ def main() -> None:
             f"tornado_app_debug is true with {processes} processes (tornado_app_processes: {params['processes']}); "
             "Tornado's autoreload cannot do that, allowed is 1."
         )
+    if params["production"]:
+        mistakes += production_mistakes(params["debug"], params["debug_switches"])
     ports = [params["port"] + number for number in range(processes or 1)]
     mistakes += port_mistakes(ports, params["reserved_ports"], account(params["user"]))
     mistakes += setting_mistakes("tornado_app_settings", params["settings"], ())
