@@ -25,6 +25,12 @@ pytest.register_assert_rewrite("supervised_host")
 # What the command line programs do first: it makes ansible.builtin importable.
 init_plugin_loader([])
 
+
+def preflight(ports: list[int]) -> dict[str, Any]:
+    """What tornado_app_preflight returns, in what the role uses of it."""
+    return {"ports": ports, "processes": len(ports), "target": {"python": "3.11"}}
+
+
 # What molecule or an inventory gives for the reference application.
 BOARD = {
     "tornado_app_name": "board",
@@ -33,7 +39,7 @@ BOARD = {
     "tornado_app_static": "board/static",
     "tornado_app_settings": {"BOARD_DATA": "/var/lib/board"},
     "tornado_app_secrets": {"BOARD_COOKIE_SECRET": "correct-horse"},
-    "__tornado_app_preflight": {"ports": [8000, 8001]},
+    "__tornado_app_preflight": preflight([8000, 8001]),
     "__tornado_app_build": {"release": "1.0.0+0badcafe"},
 }
 

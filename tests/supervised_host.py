@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Self
 
 import pytest
-from eyewall_support import load_module, render
+from eyewall_support import load_module, preflight, render
 
 HERE = Path(__file__).parent
 USER = pwd.getpwuid(os.getuid()).pw_name
@@ -110,7 +110,7 @@ def program_of(processes: int, *, off_air: bool) -> str:
         tornado_app_drain=0,
         __tornado_app_generation="@generation@",
         __tornado_app_release="1.0.0",
-        __tornado_app_preflight={"ports": list(range(processes))},
+        __tornado_app_preflight=preflight(list(range(processes))),
         __tornado_app_off_air=off_air,
     )
 

@@ -66,7 +66,7 @@ def test_a_lock_file_as_uv_writes_it(build: ModuleType, lock: Callable[[str], Pa
 def test_this_repositorys_own_lock_file_is_taken(build: ModuleType) -> None:
     lock = REPOSITORY / "app" / "requirements.lock"
     found = build.locked(lock)
-    build.runner_is_locked(REPOSITORY / "runner", found, lock)
+    build.runner_is_locked(REPOSITORY / "runner", found, lock, [])
     assert {"tornado", "prometheus-client", "uvloop"} <= {requirement.name for requirement, _ in found}
 
 
@@ -101,8 +101,14 @@ def test_a_lock_file_without_what_the_runner_needs(build: ModuleType, lock: Call
     path = lock(f"Tornado==6.5.2 {HASH}\n")
     runner = REPOSITORY / "runner"
     with pytest.raises(build.Refusal, match="lacks prometheus-client, uvloop, which the runner needs") as refused:
-        build.runner_is_locked(runner, build.locked(path), path)
+        build.runner_is_locked(runner, build.locked(path), path, [])
     assert f"Name {runner}/pyproject.toml among the inputs" in str(refused.value)
+
+
+def test_a_lock_file_without_a_wsgi_server(build: ModuleType, lock: Callable[[str], Path]) -> None:
+    path = lock("".join(f"{name}==1 {HASH}\n" for name in ("tornado", "prometheus-client", "uvloop")))
+    with pytest.raises(build.Refusal, match="lacks gunicorn, which tornado_app_server: wsgi needs"):
+        build.runner_is_locked(REPOSITORY / "runner", build.locked(path), path, ["gunicorn"])
 
 
 def test_markers_are_decided_for_each_target(build: ModuleType, lock: Callable[[str], Path]) -> None:
@@ -311,9 +317,17 @@ def test_a_factory_that_is_none(build: ModuleType, source: Path, lock: Callable[
         build.check_inputs(str(source), source, lock(""), factory)
 
 
-@pytest.mark.parametrize("factory", ["board:make_app", "a.b_c.D:e1", "_x:_y"])
-def test_factories(build: ModuleType, source: Path, lock: Callable[[str], Path], factory: str) -> None:
-    build.check_inputs(str(source), source, lock(""), factory)
+@pytest.mark.parametrize("entry", ["board:make_app", "a.b_c.D:e1", "_x:_y", "-m board", "-m a.b_c", "{site}/board.py"])
+def test_what_is_run(build: ModuleType, source: Path, lock: Callable[[str], Path], entry: str) -> None:
+    build.check_inputs(str(source), source, lock(""), entry)
+
+
+@pytest.mark.parametrize("entry", ["-m ", "-m a b", "-m -c", "-m board:x"])
+def test_a_module_that_is_none(build: ModuleType, source: Path, lock: Callable[[str], Path], entry: str) -> None:
+    with pytest.raises(
+        build.Refusal, match=r"tornado_app_command begins with '-m .*'; allowed is '-m' and the name of a"
+    ):
+        build.check_inputs(str(source), source, lock(""), entry)
 
 
 @pytest.mark.parametrize("version", ["1.0/..", "a b", "-1", "x" * 65, "1.0\n", ".."])
@@ -355,6 +369,9 @@ def test_files_that_are_not_there(build: ModuleType, source: Path, tmp_path: Pat
         ),
         ({"board/__init__.py": "x = 1\n"}, "board:make_app", "module 'board' has no attribute 'make_app'"),
         ({"board/__init__.py": ""}, "bord:make_app", "No module named 'bord'"),
+        ({"board/__init__.py": ""}, "-m board", "No module named board that can be run"),
+        ({"board/__init__.py": ""}, "-m bord.chat", "No module named 'bord'"),
+        ({"board/__init__.py": ""}, "{site}/board/chat.py", "site-packages/board/chat.py'"),
     ],
 )
 def test_an_application_that_cannot_be_imported(
@@ -365,9 +382,9 @@ def test_an_application_that_cannot_be_imported(
     with pytest.raises(build.Refusal) as refused:
         build.check_import([wheel(tmp_path, files)], house, "", factory, sys.executable)
     message = str(refused.value)
-    assert message.startswith(
-        f"tornado_app_factory is '{factory}', and importing it on the controller failed:\nTraceback"
-    )
+    assert message.startswith("tornado_app_")
+    assert f"'{factory}', and " in message
+    assert "ing it on the controller failed:\nTraceback" in message
     assert line in message.splitlines()[-1]
 
 
@@ -423,7 +440,7 @@ def given(
         "source": str(source),
         "lock": str(lock("")),
         "runner": str(runner),
-        "factory": "board:make_app",
+        "entry": "board:make_app",
         "static": "board/static",
         "version": "",
         "build": str(tmp_path / "build"),
@@ -453,7 +470,7 @@ def test_a_bundle_holds_what_a_host_installs(
         assert json.load(manifest) == {
             "name": "board",
             "digest": result["digest"],
-            "factory": "board:make_app",
+            "entry": "board:make_app",
         }
     assert names == [
         "manifest.json",
@@ -484,13 +501,13 @@ def test_an_environment_changes_with_the_requirements_alone(
     before = environments()
     assert len(set(before)) == 2
     Path(given["source"], "new.py").touch()
-    given |= {"factory": "board:__name__", "static": ""}
+    given |= {"entry": "board:__name__", "static": ""}
     assert environments() == before
     Path(given["lock"]).write_text(f"tornado==6.5.2 {HASH}\n")
     assert not set(environments()) & set(before)
 
 
-@pytest.mark.parametrize("what", ["source", "runner", "lock", "factory", "static"])
+@pytest.mark.parametrize("what", ["source", "runner", "lock", "entry", "static"])
 def test_another_input_is_another_release(
     build: ModuleType,
     given: dict[str, Any],
@@ -505,7 +522,7 @@ def test_another_input_is_another_release(
     elif what == "lock":
         Path(given["lock"]).write_text(f"tornado==6.5.2 {HASH}\n")
     else:
-        given = given | {"factory": "board:__name__"} if what == "factory" else given | {"static": ""}
+        given = given | {"entry": "board:__name__"} if what == "entry" else given | {"static": ""}
     after = run_module(build, capsys, **given)
     assert after["changed"] is True
     assert after["release"] != before["release"]
@@ -548,11 +565,11 @@ def test_of_the_lock_file_what_it_says_is_the_release_and_not_its_comments(
 def test_a_refusal_is_a_failed_task_and_leaves_no_bundle(
     build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = run_module(build, capsys, **(given | {"factory": "board:nothing"}))
+    result = run_module(build, capsys, **(given | {"entry": "board:nothing"}))
     assert result["msg"].startswith("tornado_app_factory is 'board:nothing'")
     assert list(Path(given["build"]).rglob("*.tar")) == []
     # nor does the next run take an unfinished one for done
-    assert run_module(build, capsys, **(given | {"factory": "board:nothing"}))["failed"] is True
+    assert run_module(build, capsys, **(given | {"entry": "board:nothing"}))["failed"] is True
 
 
 def test_a_static_directory_that_is_none_leaves_no_bundle(

@@ -36,6 +36,7 @@ def look(
     def run(**given: Any) -> dict[str, Any]:
         right = {
             "name": "board", "root": str(tmp_path), "user": "nobody", "python": sys.executable, "processes": "2", "port": port,
+            "factory": "board:make_app",
             "reserved_ports": [80], "settings": {"BOARD_DATA": "/x"}, "secrets": {"KEY": "value"},
             "paths": {"tornado_app_health_path": ["/health"], "tornado_app_smoke_paths": []}, "rolling": ["1", "25%", "100%"],
         }  # fmt: skip
@@ -273,3 +274,53 @@ def test_all_mistakes_are_reported_together(look: Callable[..., dict[str, Any]])
     message = look(name="Board", processes="0", port=80, python="/nowhere", **wrong)["msg"]
     for variable in ("name", "processes", "port", "secrets", "python", "health_path", "rolling"):
         assert f"tornado_app_{variable}" in message
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"factory": ""}, "tornado_app_factory and tornado_app_command are both empty; allowed is one of the two."),
+        (
+            {"command": ["-m", "chat"]},
+            "tornado_app_factory and tornado_app_command are 'board:make_app' and ['-m', 'chat']; allowed is one of the two.",
+        ),
+        *(
+            (
+                {"factory": "", "command": words},
+                f"tornado_app_command begins with '{words[0]}'; allowed are '-m' and a module, or '{{site}}/' and a file",
+            )
+            for words in (["flower"], ["-m"], ["/usr/bin/celery"], ["chat.py"])
+        ),
+        *(
+            (
+                {"factory": "", "command": ["-m", "chat", word]},
+                f"tornado_app_command has {word!r}; allowed are words on",
+            )
+            for word in ("a ;b", "a #b", "a\nb", "\x00")
+        ),
+        (
+            {"server": "wsgi", "factory": "", "command": ["-m", "chat"]},
+            "tornado_app_server: wsgi and tornado_app_command do not go together; allowed is one of the two.",
+        ),
+        ({"server": "wsgi", "fork": True}, "tornado_app_server: wsgi and tornado_app_fork do not go together"),
+        ({"debug": True, "fork": True, "processes": "1"}, "tornado_app_debug and tornado_app_fork do not go together"),
+        (
+            {"debug": True, "server": "wsgi", "processes": "1"},
+            "tornado_app_debug and tornado_app_server: wsgi do not go",
+        ),
+    ],
+)
+def test_what_is_run_and_how(look: Callable[..., dict[str, Any]], given: dict[str, Any], sentence: str) -> None:
+    result = look(**given)
+    assert result["failed"] is True
+    assert sentence in result["msg"]
+
+
+@pytest.mark.parametrize("words", [["-m", "chat", "--port={port}", "a;b", "#", "%"], ["{site}/chat.py"]])
+def test_commands(look: Callable[..., dict[str, Any]], words: list[str]) -> None:
+    assert "msg" not in look(factory="", command=words)
+
+
+def test_fork_mode_has_one_port(look: Callable[..., dict[str, Any]]) -> None:
+    found = look(fork=True, processes="4")
+    assert (len(found["ports"]), found["processes"]) == (1, 4)

@@ -349,7 +349,7 @@ def send(root: Path, release: str, *, application: str = "import greeting\n", la
     )
     pack(Path(given["wheelhouse"]), {"requirements.txt": locked, f"wheels/{file}": data})
     board, board_data = wheel("board", f"{application}{MAIN}", "board")
-    manifest = json.dumps({"name": "board", "digest": "abc", "factory": "board:main"})
+    manifest = json.dumps({"name": "board", "digest": "abc", "entry": "board:main"})
     files = {"manifest.json": manifest, f"wheels/{board}": board_data, "static/app.css": CSS + release.encode()}
     pack(Path(given["bundle"]), files)
     return given

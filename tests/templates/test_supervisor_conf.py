@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eyewall_support import BOARD, REPOSITORY, evaluate, render
+from eyewall_support import BOARD, REPOSITORY, evaluate, preflight, render
 from supervisor.options import ServerOptions
 
 MAIN = "supervisord/etc/supervisor/supervisord.conf.j2"
@@ -72,7 +72,7 @@ def test_supervisords_log_is_rotated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ports", [[8000], [8000, 8001], [9100, 9101, 9102, 9103]])
 def test_a_process_for_each_port_named_after_it(tmp_path: Path, ports: list[int]) -> None:
-    found = processes(tmp_path, __tornado_app_preflight={"ports": ports})
+    found = processes(tmp_path, __tornado_app_preflight=preflight(ports))
     assert [int(process.name) for process in found] == ports
     for process in found:
         command = shlex.split(process.command)
@@ -147,9 +147,9 @@ def command_of(process: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_what_is_proved_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_air = group(tmp_path, __tornado_app_preflight={"ports": [9100, 9101]}, tornado_app_debug=True)
+    on_air = group(tmp_path, __tornado_app_preflight=preflight([9100, 9101]), tornado_app_debug=True)
     off_air = group(
-        tmp_path, __tornado_app_preflight={"ports": [9100, 9101]}, tornado_app_debug=True, __tornado_app_off_air=True
+        tmp_path, __tornado_app_preflight=preflight([9100, 9101]), tornado_app_debug=True, __tornado_app_off_air=True
     )
     serving = on_air.process_configs[0]
     (proof,) = off_air.process_configs
@@ -205,11 +205,47 @@ def test_the_same_input_is_the_same_generation() -> None:
         {"tornado_app_open_files": 40000},
         {"tornado_app_debug": True},
         {"tornado_app_debug_switches": {"autoreload": False}},
-        {"__tornado_app_preflight": {"ports": [8000]}},
-        {"__tornado_app_preflight": {"ports": [8001, 8002]}},
+        {"tornado_app_factory": "", "tornado_app_command": ["-m", "board"]},
+        {"tornado_app_fork": True},
+        {"tornado_app_server": "wsgi"},
+        {"__tornado_app_preflight": preflight([8000])},
+        {"__tornado_app_preflight": preflight([8001, 8002])},
         {"__tornado_app_build": {"release": "1.0.1"}},
     ],
     ids=str,
 )
 def test_whatever_makes_a_process_another_makes_another_generation(given: dict[str, Any]) -> None:
     assert name(**given) != name()
+
+
+@pytest.mark.parametrize(
+    ("words", "run"),
+    [
+        (["-m", "celery", "-A", "tasks", "flower", "--port={port}"],) * 2,
+        (["-m", "hello", "a b", "it's", '"', "100%", "%(process_num)d", "$HOME", "a;b", "\\"],) * 2,
+        (["{site}/chat.py"], ["@root@/releases/1.0.0+0badcafe/venv/lib/python3.11/site-packages/chat.py"]),
+    ],
+)
+def test_a_command_is_run_word_by_word(tmp_path: Path, words: list[str], run: list[str]) -> None:
+    """supervisord expands %(…)s and then splits as a shell does."""
+    (one, _) = processes(tmp_path, tornado_app_factory="", tornado_app_command=words)
+    found = shlex.split(one.command)
+    assert [word.replace(f"{tmp_path}/root", "@root@") for word in found[-len(run) :]] == run
+    assert found[-len(run) - 2 : -len(run)] == ["--trusted", "::1"]
+
+
+def test_fork_mode_is_one_program_with_all_processes(tmp_path: Path) -> None:
+    (one,) = processes(tmp_path, tornado_app_fork=True, __tornado_app_preflight={**preflight([9100]), "processes": 4})
+    command = shlex.split(one.command)
+    assert command[command.index("--processes") + 1] == "4"
+    assert command[command.index("--port") + 1] == "9100"
+
+
+def test_wsgi_is_the_same_frame(tmp_path: Path) -> None:
+    found = processes(tmp_path, tornado_app_server="wsgi", tornado_app_threads=3)
+    assert len(found) == 2
+    for process in found:
+        command = shlex.split(process.command)
+        assert "--wsgi" in command
+        assert command[command.index("--threads") + 1] == "3"
+        assert command[-1] == "board:make_app"

@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import brotli
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tornado_app_entry import importing, mistake
 from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -53,7 +54,11 @@ options:
     type: path
     required: true
   runner: {type: path, required: true, description: Directory with the runner's C(pyproject.toml).}
-  factory: {type: str, required: true, description: "C(package.module:factory)."}
+  entry:
+    description: What is run, C(package.module:factory), C(-m module), or C({site}/file) for a file of the application.
+    type: str
+    required: true
+  needs: {type: list, elements: str, default: [], description: "Packages that the lock file has to have."}
   static: {type: str, default: "", description: "Directory of static files inside the application's wheel."}
   version:
     description: Name of the release, by default made of version and content. For a git repository it is the reference, whose
@@ -69,7 +74,7 @@ options:
 """
 
 # Part of every digest: raise it when the form of a bundle changes.
-BUNDLE_FORM = "2"
+BUNDLE_FORM = "3"
 LEFT_OUT = {"__pycache__", ".git", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 LEFT_OUT_ON_TOP = {"build", "dist", "tests"}
 # Compressed beforehand: what nginx' gzip_types lists as text, by ending.
@@ -314,8 +319,8 @@ def locked(lock: Path) -> list[tuple[Requirement, str]]:
     return found
 
 
-def runner_is_locked(runner: Path, requirements: list[tuple[Requirement, str]], lock: Path) -> None:
-    """Refuse a lock file without the runner's own requirements."""
+def runner_is_locked(runner: Path, requirements: list[tuple[Requirement, str]], lock: Path, needs: list[str]) -> None:
+    """Refuse a lock file without the runner's own requirements, or without what else `needs` names."""
     project = tomllib.loads((runner / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     have = {canonicalize_name(requirement.name) for requirement, _ in requirements}
     lacking = sorted({canonicalize_name(Requirement(need).name) for need in project["dependencies"]} - have)
@@ -323,6 +328,11 @@ def runner_is_locked(runner: Path, requirements: list[tuple[Requirement, str]], 
         raise Refusal(
             f"tornado_app_lock: {lock} lacks {', '.join(lacking)}, which the runner needs. Name {runner}/pyproject.toml "
             "among the inputs of uv pip compile (see docs/your-application.md)."
+        )
+    if lacking := sorted(set(needs) - have):
+        raise Refusal(
+            f"tornado_app_lock: {lock} lacks {', '.join(lacking)}, which tornado_app_server: wsgi needs. Name it among the "
+            "application's dependencies, and make the file anew (see docs/your-application.md)."
         )
 
 
@@ -419,8 +429,8 @@ def compressed(path: str, data: bytes) -> dict[str, bytes]:
     return {ending: small for ending, small in variants.items() if len(small) < len(data) * 0.9}
 
 
-def check_import(wheels: list[Path], house: Path, requirements: str, factory: str, python: str) -> None:
-    """Import the factory in a virtualenv of its own. Raises Refusal with the traceback's end."""
+def check_import(wheels: list[Path], house: Path, requirements: str, entry: str, python: str) -> None:
+    """Look for what is to be run in a virtualenv of its own. Raises Refusal with the traceback's end."""
     with tempfile.TemporaryDirectory() as scratch:
         venv, wanted = Path(scratch, "venv"), Path(scratch, "requirements.txt")
         wanted.write_text(requirements, encoding="utf-8")
@@ -435,14 +445,9 @@ def check_import(wheels: list[Path], house: Path, requirements: str, factory: st
             [uv, "pip", "check", "--no-config", "--python", interpreter],
             "Finding all that is needed in tornado_app_lock",
         )
-        module, _, attribute = factory.partition(":")
+        doing, code = importing(entry)
         # -I: neither this directory nor PYTHONPATH may lend the application a module that hosts lack
-        code = f"import importlib; getattr(importlib.import_module({module!r}), {attribute!r})"
-        run(
-            [interpreter, "-I", "-c", code],
-            f"tornado_app_factory is '{factory}', and importing it on the controller",
-            cwd=scratch,
-        )
+        run([interpreter, "-I", "-c", code], f"{doing} on the controller", cwd=scratch)
 
 
 def interpreter_for(target: dict[str, str]) -> str | None:
@@ -454,7 +459,7 @@ def interpreter_for(target: dict[str, str]) -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def check_inputs(source: str, place: Path, lock: Path, factory: str) -> None:
+def check_inputs(source: str, place: Path, lock: Path, entry: str) -> None:
     """Refuse what can be refused by looking."""
     if not (is_wheel(place) or (place / "pyproject.toml").is_file()):
         raise Refusal(
@@ -463,8 +468,8 @@ def check_inputs(source: str, place: Path, lock: Path, factory: str) -> None:
         )
     if not lock.is_file():
         raise Refusal(f"tornado_app_lock is '{lock}', and no such file is there (see docs/your-application.md).")
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", factory):
-        raise Refusal(f"tornado_app_factory is '{factory}'; allowed is package.module:factory.")
+    if wrong := mistake(entry):
+        raise Refusal(wrong)
 
 
 def write_tar(path: Path, files: dict[str, bytes]) -> None:
@@ -488,17 +493,17 @@ def bundle(params: dict[str, Any]) -> dict[str, Any]:
 
 def deliver(params: dict[str, Any], source: Path, name: str, build: Path) -> dict[str, Any]:
     """The same for a source that is a directory or a wheel; without a name, the release is named by its content."""
-    factory, static = params["factory"], params["static"]
+    entry, static = params["entry"], params["static"]
     runner = Path(params["runner"]).resolve()
     lock = Path(source.parent if is_wheel(source) else source, params["lock"]).resolve()
-    check_inputs(params["source"], source, lock, factory)
+    check_inputs(params["source"], source, lock, entry)
     requirements = locked(lock)
-    runner_is_locked(runner, requirements, lock)
+    runner_is_locked(runner, requirements, lock, params["needs"])
 
     code = hashlib.sha256(source.read_bytes()).hexdigest() if is_wheel(source) else digest(source, ignore=lock)
     own = digest(runner)
     # of the lock file what it says, not its comments
-    total = digest(BUNDLE_FORM, code, own, *(text for _, text in requirements), factory, static)
+    total = digest(BUNDLE_FORM, code, own, *(text for _, text in requirements), entry, static)
     application = source if is_wheel(source) else wheel(build, source, code)
     wheels = [application, wheel(build, runner, own)]
     # A local version label (PEP 440) for the content: a changed source is another release, without a new number
@@ -516,8 +521,8 @@ def deliver(params: dict[str, Any], source: Path, name: str, build: Path) -> dic
         changed = True
         found = wheelhouse(build, wanted, target, environment)
         if python := interpreter_for(target):
-            check_import(wheels, found, wanted, factory, python)
-        held = {"manifest.json": json.dumps({"name": params["name"], "digest": total, "factory": factory}).encode()}
+            check_import(wheels, found, wanted, entry, python)
+        held = {"manifest.json": json.dumps({"name": params["name"], "digest": total, "entry": entry}).encode()}
         held |= {f"wheels/{file.name}": file.read_bytes() for file in wheels}
         for below, data in sorted(static_files(application, static).items()) if static else []:
             variants = {"": data} | compressed(below, data)
@@ -535,7 +540,8 @@ def main() -> None:
             "source": {"type": "path", "required": True},
             "lock": {"type": "path", "required": True},
             "runner": {"type": "path", "required": True},
-            "factory": {"type": "str", "required": True},
+            "entry": {"type": "str", "required": True},
+            "needs": {"type": "list", "elements": "str", "default": []},
             "static": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},
             "targets": {"type": "list", "elements": "dict", "required": True},

@@ -24,6 +24,10 @@ options:
   processes: {type: str, required: true, description: "C(auto), or a number."}
   port: {type: int, required: true, description: Port of the first process.}
   reserved_ports: {type: list, elements: int, default: [], description: Ports of other services of this host.}
+  factory: {type: str, default: "", description: "C(package.module:factory), or empty."}
+  command: {type: list, elements: str, default: [], description: "A program and its arguments, or empty."}
+  fork: {type: bool, default: false, description: "Whether all processes are one program's, on one port."}
+  server: {type: str, default: eyewall, choices: [eyewall, wsgi], description: What serves the application.}
   debug: {type: bool, default: false, description: Tornado's debug mode.}
   debug_switches: {type: dict, default: {}, description: "Parts of it, true or false by name."}
   production: {type: bool, default: false, description: Whether users are there.}
@@ -161,6 +165,39 @@ def production_mistakes(debug: bool, switches: dict[str, bool | None]) -> list[s
     ]
 
 
+def run_mistakes(params: dict[str, Any]) -> list[str]:
+    """What is wrong with what is to be run, a sentence each."""
+    factory, command = params["factory"], params["command"]
+    found = []
+    if bool(factory) == bool(command):
+        given = f"are '{factory}' and {command}" if factory else "are both empty"
+        found.append(f"tornado_app_factory and tornado_app_command {given}; allowed is one of the two.")
+    if command and not (command[0] == "-m" and len(command) > 1) and not command[0].startswith("{site}/"):
+        found.append(
+            f"tornado_app_command begins with '{command[0]}'; allowed are '-m' and a module, or '{{site}}/' and a file of "
+            "the application."
+        )
+    # supervisord takes the rest of the line for a comment (its inline_comment_prefixes), also inside of quotes
+    if wrong := [word for word in command if re.search(r"\s[;#]|[\x00-\x1f\x7f]", word)]:
+        found.append(
+            f"tornado_app_command has {wrong[0]!r}; allowed are words on one line, without ' ;' and ' #' in them."
+        )
+    # debug mode is for one process with a factory, a WSGI server has no fork mode, and a program is no WSGI application
+    modes = {"tornado_app_command": command, "tornado_app_fork": params["fork"]}
+    modes |= {"tornado_app_server: wsgi": params["server"] == "wsgi"}
+    modes |= {"tornado_app_debug": params["debug"]}
+    for one, other in (
+        ("tornado_app_server: wsgi", "tornado_app_command"),
+        ("tornado_app_server: wsgi", "tornado_app_fork"),
+        ("tornado_app_debug", "tornado_app_server: wsgi"),
+        ("tornado_app_debug", "tornado_app_command"),
+        ("tornado_app_debug", "tornado_app_fork"),
+    ):
+        if modes[one] and modes[other]:
+            found.append(f"{one} and {other} do not go together; allowed is one of the two.")
+    return found
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -171,6 +208,10 @@ def main() -> None:
             "processes": {"type": "str", "required": True},
             "port": {"type": "int", "required": True},
             "reserved_ports": {"type": "list", "elements": "int", "default": []},
+            "factory": {"type": "str", "default": ""},
+            "command": {"type": "list", "elements": "str", "default": []},
+            "fork": {"type": "bool", "default": False},
+            "server": {"type": "str", "choices": ["eyewall", "wsgi"], "default": "eyewall"},
             "debug": {"type": "bool", "default": False},
             "debug_switches": {
                 "type": "dict",
@@ -204,7 +245,8 @@ def main() -> None:
         )
     if params["production"]:
         mistakes += production_mistakes(params["debug"], params["debug_switches"])
-    ports = [params["port"] + number for number in range(processes or 1)]
+    mistakes += run_mistakes(params)
+    ports = [params["port"] + number for number in range(1 if params["fork"] else processes or 1)]
     mistakes += port_mistakes(ports, params["reserved_ports"], account(params["user"]))
     mistakes += setting_mistakes("tornado_app_settings", params["settings"], ())
     mistakes += setting_mistakes("tornado_app_secrets", params["secrets"], ("", "CHANGE-ME"))
@@ -229,6 +271,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         cpus=cpus,
+        processes=processes,
         ports=ports,
         target=target,
         kernel={name: read(name) for name in ("net.core.somaxconn", "net.ipv4.tcp_migrate_req")},

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tornado_app_entry import importing
 from ansible.module_utils.tornado_app_root import Failure, alone, withdraw
 
 DOCUMENTATION = r"""
@@ -228,15 +229,13 @@ class Installer:
         write_whole(self.environment / "environment.json", {"environment": self.params["environment"]})
 
     def make_venv(self) -> None:
-        """Make the release's virtualenv from its environment, and import the factory in it."""
+        """Make the release's virtualenv from its environment, and see that what is to be run is there."""
         venv, wheels = self.place / "venv", self.place / "wheels"
         self.make_bare_venv(venv)
         link_environment(self.environment / "venv", venv)
         self.pip("Installing the application", venv, "--no-deps", *sorted(wheels.glob("*.whl")))
-        name, _, attribute = json.loads((self.place / "manifest.json").read_text())["factory"].partition(":")
-        code = f"import importlib; getattr(importlib.import_module({name!r}), {attribute!r})"
-        doing = f"tornado_app_factory is '{name}:{attribute}', and importing it on this host"
-        self.run(doing, venv / "bin" / "python", "-I", "-c", code)
+        doing, code = importing(json.loads((self.place / "manifest.json").read_text())["entry"])
+        self.run(f"{doing} on this host", venv / "bin" / "python", "-I", "-c", code)
         shutil.rmtree(wheels)
 
     def clean(self) -> None:
