@@ -58,10 +58,11 @@ dev: tools ## Run app/ here in debug mode, and start it again after each change;
 	  --debug --port $(PORT) --settings .local/dev.json --release dev --drain 0 --watchdog 0 board:make_app
 
 .PHONY: test
-test: check molecule ## Run every test: check, and molecule with testinfra on containers
+test: lint tests molecule ## Run every test: linters, pytest, and molecule with testinfra on containers
 
 .PHONY: check
-check: lint fast-tests ## Run what takes no container: linters and fast tests, under two minutes
+check: tools ## Run what takes no container and not long: linters and quick tests, under two minutes
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick-tests
 
 .PHONY: lint
 lint: tools
@@ -73,8 +74,12 @@ lint: tools
 	MYPYPATH=tests/apps/gauge/src mypy --strict tests/apps/gauge/src
 	ansible-lint --offline
 
-.PHONY: fast-tests
-fast-tests: tools
+.PHONY: quick-tests
+quick-tests: tools
+	python -m pytest -q -n 3 --dist loadfile -m 'not slow'
+
+.PHONY: tests
+tests: tools ## Run every test without a container, the page in a real browser among them
 	@scripts/system-packages $(FOR_TESTS)
 	python -m pytest -q -n 3 --dist loadfile
 

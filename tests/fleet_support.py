@@ -101,7 +101,7 @@ class Fleet:
         self.scratch = scratch
         content = yaml.safe_load(self.inventory.read_text(encoding="utf-8"))
         self.name: str = content["all"]["vars"]["fleet_name"]
-        hosts = {**content["balancers"]["hosts"], **content["gauge"]["hosts"]}
+        hosts = {**content["balancers"].get("hosts", {}), **content["gauge"]["hosts"]}
         self.hosts = list(content["gauge"]["hosts"])
         self.doors = {
             "balancer" if host == "lb1" else host: f"http://{publish.rpartition(':')[0]}"

@@ -28,6 +28,8 @@ from proof.report import KINDS
 sys.path.insert(0, str(REPOSITORY / "runner" / "tests"))
 from eyewall_harness import Eyewall, ask_admin
 
+pytestmark = pytest.mark.slow
+
 GAUGE = REPOSITORY / "tests" / "apps" / "gauge" / "src" / "gauge"
 RATE = 200.0
 

@@ -329,6 +329,7 @@ def begun_in(said: str) -> list[tuple[str, str]]:
     return [(word[0], word[1]) for word in words]
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_succeeded_by_the_same_command_and_a_living_one_is_not(controller: Controller) -> None:
     first = controller.run()
     deadline = time.monotonic() + 30

@@ -25,6 +25,8 @@ from ansible.module_utils.testing import patch_module_args
 from eyewall_support import load_module, run_module
 from tornado.web import StaticFileHandler
 
+pytestmark = pytest.mark.slow
+
 CSS = b"body { color: teal }\n" * 100
 
 

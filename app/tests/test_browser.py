@@ -18,6 +18,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+pytestmark = pytest.mark.slow
+
 FLAGS = [
     "--headless=new",
     "--no-sandbox",

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from eyewall_harness import Eyewall, under_autoreload, until
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Eyewall]
 SAMPLE = "eyewall_sample:make_app"
 DEBUG = {"autoreload": True, "compiled_template_cache": False, "static_hash_cache": False, "serve_traceback": True}

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from eyewall_harness import Eyewall, Posters, WebSocket, ask_admin, receive_answer, until
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Eyewall]
 SAMPLE = "eyewall_sample:make_app"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -15,6 +15,8 @@ from eyewall_harness import TESTS, Eyewall, Posters, WebSocket, ask_admin, comma
 from test_admin import PARENT, alive
 from test_start import refused, sentence
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Eyewall]
 SAMPLE = "eyewall_sample:make_app"
 PROGRAM = str(TESTS / "eyewall_program.py")

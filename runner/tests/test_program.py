@@ -10,6 +10,8 @@ import pytest
 from eyewall_harness import TESTS, Eyewall, Posters, UnixConnection, WebSocket, free_port, until
 from test_start import refused, sentence
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Eyewall]
 PROGRAM = str(TESTS / "eyewall_program.py")
 

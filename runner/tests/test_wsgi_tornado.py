@@ -25,6 +25,8 @@ from tornado.httputil import HTTPOutputError
 from tornado.test import auth_test, web_test
 from tornado.testing import AsyncHTTPTestCase
 
+pytestmark = pytest.mark.slow
+
 
 class Gunicorn:
     """As much of `HTTPServer` as `AsyncHTTPTestCase` uses, with the HTTP code of a gunicorn worker."""

@@ -1,0 +1,16 @@
+"""The host of this scenario."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[2] / "tests")]
+
+from fleet_support import Fleet
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    return Fleet("modes", tmp_path_factory.mktemp("releases"))
