@@ -8,7 +8,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[2] / "tests")]
 
-from fleet_support import Fleet
+from fleet_support import Fleet  # noqa: E402 -- its place was just put on the path
 
 
 @pytest.fixture(scope="session")
