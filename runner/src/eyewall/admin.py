@@ -9,24 +9,33 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
 from eyewall.listen import UnixSocket
-from eyewall.server import Servers
 from eyewall.traffic import Traffic
 
 log = logging.getLogger(__name__)
+
+
+class Counts(Protocol):
+    """What is counted of servers."""
+
+    @property
+    def connections(self) -> int: ...
+
+    @property
+    def websockets(self) -> int: ...
 
 
 @dataclass
 class Status:
     """What the admin server reports."""
 
-    servers: Servers
+    servers: Counts
     traffic: Traffic
     draining: Callable[[], bool]
     port: int

@@ -25,6 +25,8 @@ from eyewall.target import TARGET
 from eyewall.watchdog import dump_stacks_on_demand, limit_exit
 
 USAGE_ERROR = 2
+THREADS = 8
+GUNICORN = 27  # the first major version whose names eyewall.wsgi_server knows
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -126,6 +128,13 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long a program may take until it listens (default: %(default)g)",
     )
+    add(
+        "--wsgi",
+        action="store_true",
+        help="serve the factory's application under gunicorn, with eyewall.wsgi; "
+        "--no-uvloop and --start say nothing then",
+    )
+    add("--threads", type=_positive, metavar="N", help="requests that --wsgi answers at a time (default: 8)")
     add("--no-uvloop", action="store_true", help="use asyncio's own event loop")
     add(
         "--debug",
@@ -158,6 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = make_parser().parse_args(arguments)
         named = _named(given)
         factory = _is_factory(given)
+        _check_wsgi(given, factory)
         watch_settings(given.settings)
         settings = {} if given.settings is None else read_settings(given.settings)
         raise_open_files(given.open_files)
@@ -181,6 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             debug=given.debug,
             switches=switches,
         )
+        if given.wsgi:
+            return _serve_wsgi(options, given.threads or THREADS, parent)
         signals = Signals()
         with ExitStack() as at_exit:
             if given.processes != 1:
@@ -237,6 +249,33 @@ def _is_factory(given: argparse.Namespace) -> bool:
     if more := given.target[1:]:
         raise Refusal(f"{named}: a factory takes no arguments, and options come before it; got {' '.join(more)}")
     return True
+
+
+def _check_wsgi(given: argparse.Namespace, factory: bool) -> None:
+    if not given.wsgi:
+        if given.threads is not None:
+            raise Refusal("--threads is for --wsgi; Tornado's own server has one")
+        return
+    if not factory:
+        raise Refusal(f"--wsgi is for a factory; {_named(given)} has a server of its own")
+    if given.processes != 1:
+        raise Refusal(f"--wsgi and --processes {given.processes}: one worker per process; --threads gives it more")
+    for name in ("debug", *DEBUG):
+        if getattr(given, name):
+            raise Refusal(f"--wsgi and --{name.replace('_', '-')}: develop under Tornado's own server")
+
+
+def _serve_wsgi(options: Options, threads: int, parent: int) -> int:
+    try:
+        # Only who asks for --wsgi need have it.
+        from gunicorn import __version__, version_info  # type: ignore[import-untyped]  # noqa: PLC0415
+    except ImportError:
+        raise Refusal(f"--wsgi: gunicorn is not installed here; gunicorn {GUNICORN} or later is wanted") from None
+    if version_info[0] < GUNICORN:
+        raise Refusal(f"--wsgi: gunicorn is {__version__} here; {GUNICORN} or later is wanted")
+    from eyewall.wsgi_server import serve  # noqa: PLC0415
+
+    return serve(options, threads, parent)
 
 
 def _uvloop() -> Any:

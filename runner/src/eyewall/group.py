@@ -36,6 +36,7 @@ from tornado.process import cpu_count, fork_processes
 
 from eyewall.admin import Status
 from eyewall.errors import Refusal
+from eyewall.orphan import reparented
 from eyewall.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -135,12 +136,7 @@ class Group:
 
     def orphaned(self) -> bool:
         """Tell whether the process that started the group is gone."""
-        try:
-            # proc(5): after the command in parentheses the state, then the parent's pid
-            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        except OSError:
-            return False
-        return int(fields[1]) != self._grandparent
+        return reparented(self.pid, self._grandparent)
 
     def admin_path(self, path: Path) -> Path:
         """Return the path of this child's own admin socket, beside the group's `path`."""

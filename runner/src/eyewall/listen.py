@@ -118,9 +118,10 @@ class UnixSocket:
         """Take the path over from whoever had it, in one step; `bind` comes before.
 
         At no moment is there no socket at the path, and one that a dead process left there is replaced.
-        A living process that had it goes on, unseen.
+        A living process that had it goes on, unseen. Again is harmless, also in a forked process.
         """
-        self._temporary.rename(self._path)
+        with contextlib.suppress(FileNotFoundError):
+            self._temporary.rename(self._path)
 
     def superseded(self) -> bool:
         """Tell whether another process's socket stands at the path. No socket at all is no successor."""

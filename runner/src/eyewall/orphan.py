@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from eyewall.admin import Admin
 
@@ -23,3 +24,13 @@ async def watch_for_successor(admin: Admin, orphaned: Callable[[], bool], drain:
     while not orphaned() or not admin.superseded():  # noqa: ASYNC110 - nothing signals it
         await asyncio.sleep(INTERVAL)
     drain("orphaned, and a successor is here")
+
+
+def reparented(pid: int, parent: int) -> bool:
+    """Tell whether process `pid` has lost its `parent`."""
+    try:
+        # proc(5): after the command in parentheses the state, then the parent's pid
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return False
+    return int(fields[1]) != parent

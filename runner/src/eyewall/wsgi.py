@@ -116,6 +116,10 @@ class WSGIApplication:
         home.loop.call_soon_threadsafe(exchange.start)
         return exchange.begin(start_response)
 
+    def start(self) -> asyncio.AbstractEventLoop:
+        """Turn this process's loop, which the first request would do otherwise; return it."""
+        return self._home(serving=True).loop
+
     def _home(self, serving: bool = False) -> "_Home":
         with self._lock:
             home = self._homes.get(os.getpid())

@@ -1,0 +1,245 @@
+"""``--wsgi``: the factory's application under gunicorn, in the frame that `eyewall.process` puts around Tornado's server.
+
+gunicorn's master is the process that supervisord knows. It has one worker (``gthread``), which loads the
+application by `eyewall.wsgi` and answers. The master holds the sockets, the admin's too, so both outlive a
+worker: what comes while gunicorn starts another waits in their queues.
+
+gunicorn's documented extension points are used: a custom application (`BaseApplication`), hooks, worker class
+and logger class. Beyond that (checked against gunicorn 27.0): ``Arbiter.LISTENERS`` and ``systemd``;
+``ThreadWorker.accept``, ``nr_conns``, ``alive``, ``set_accept_enabled``.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import math
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+
+from eyewall.admin import Admin, Status
+from eyewall.errors import Refusal
+from eyewall.listen import bind, listen
+from eyewall.metrics import ProcessMetrics
+from eyewall.orphan import reparented, watch_for_successor
+from eyewall.process import Options
+from eyewall.traffic import NO_ANSWER, Traffic
+from eyewall.watchdog import Watchdog, dump_stacks_on_demand
+from eyewall.wsgi import WSGIApplication, make
+
+log = logging.getLogger(__name__)
+
+# Seconds that an idle connection is kept. A proxy closes its own first (the role's nginx after one second): what is
+# sent on a connection that we are just closing is lost.
+KEEPALIVE = 65
+MAX_LINE = 8190  # bytes, the most that gunicorn takes; nginx's large_client_header_buffers have 8 KiB
+
+
+def serve(options: Options, threads: int, parent: int) -> int:
+    """Serve until told to stop; return the exit status. In the worker it raises `SystemExit`.
+
+    `parent` is the pid of the process that started this one. Raises `eyewall.errors.Refusal`.
+    """
+    master = os.getpid()
+    with contextlib.ExitStack() as at_exit:
+        try:
+            _Application(options, threads, parent, at_exit).run()
+        except SystemExit as end:
+            if os.getpid() == master and end.code == Arbiter.APP_LOAD_ERROR:
+                return 2
+            raise
+    return 0
+
+
+@dataclass(kw_only=True)
+class _Status(Status):
+    """The status of a worker; `pid` is its master's, whom everybody else knows."""
+
+    pid: int
+
+    async def readiness(self) -> dict[str, Any]:
+        return await super().readiness() | {"pid": self.pid}
+
+
+class _Application(BaseApplication):  # type: ignore[misc]
+    """What gunicorn runs, as its manual's "Custom Application" has it; made in the master, forked into each worker."""
+
+    def __init__(self, options: Options, threads: int, parent: int, at_exit: contextlib.ExitStack) -> None:
+        self.options = options
+        self.at_exit = at_exit  # the master's
+        self.traffic = Traffic()
+        self._threads = threads
+        self._parent = parent
+        self._master = os.getpid()
+        self._started = threading.local()
+        self._lock = threading.Lock()
+        self._worker: _Worker | None = None
+        self._status = _Status(
+            servers=self,
+            traffic=self.traffic,
+            draining=lambda: self._worker is not None and not self._worker.alive,
+            port=options.port,
+            address=options.address,
+            release=options.release,
+            generation=options.generation,
+            pid=self._master,
+        )
+        self._sockets = bind(options.address, options.port, options.backlog, at_exit)
+        self._admin: Admin | None = None
+        if options.admin is not None:
+            self._admin = Admin(options.admin, self._status)
+            at_exit.callback(self._admin.stop)
+            self._admin.bind()
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings: dict[str, Any] = {
+            "worker_class": _Worker,
+            "logger_class": _Logger,
+            "errorlog": None,
+            "loglevel": "warning",
+            "workers": 1,
+            "threads": self._threads,
+            "graceful_timeout": math.ceil(self.options.drain),
+            "keepalive": KEEPALIVE,
+            "limit_request_line": MAX_LINE,
+            # A factory may take its time, and gunicorn's timeout would count it. Our watchdog begins afterwards.
+            "timeout": 0,
+            # gunicorn itself believes nobody: `eyewall.wsgi` knows whom.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
+            "secure_scheme_headers": {},
+            "control_socket_disable": True,
+            "on_starting": self._take_sockets,
+            "pre_request": self._begin_request,
+            "post_request": self._end_request,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> WSGIApplication:
+        """Load the application, in the worker. Raises `SystemExit`, which ends the master as well."""
+        try:
+            return make(self.options.target, trusted=self.options.trusted)
+        except Refusal as refusal:
+            raise self._refuse(refusal) from None
+
+    def begin(self, worker: "_Worker") -> None:
+        """Take the port and the admin path: the application is loaded."""
+        options = self.options
+        try:
+            listen(self._sockets, options.backlog)
+        except Refusal as refusal:
+            raise self._refuse(refusal) from None
+        self._worker = worker
+        asyncio.run_coroutine_threadsafe(self._accompany(), worker.wsgi.start()).result()
+        log.info(
+            "serving %s on %s by WSGI, release %s, generation %s, pid %d",
+            options.target, options.where, options.release or "-", options.generation or "-", self._master,
+        )  # fmt: skip
+
+    async def _accompany(self) -> None:
+        """Start what runs on the loop beside the application."""
+        watchdog = Watchdog(self.options.watchdog)
+        ProcessMetrics(self._status, watchdog).register()
+        watchdog.start()
+        self._status.serving = True
+        if self._admin is not None:
+            self._admin.start()
+            self._task = asyncio.create_task(
+                watch_for_successor(
+                    self._admin,
+                    partial(reparented, self._master, self._parent),
+                    lambda _reason: os.kill(self._master, signal.SIGTERM),
+                )
+            )
+
+    def _refuse(self, refusal: Refusal) -> SystemExit:
+        if refusal.__cause__ is not None:
+            traceback.print_exception(refusal.__cause__)
+        sys.stderr.write(f"eyewall: {refusal}\n")
+        return SystemExit(Arbiter.APP_LOAD_ERROR)
+
+    # What `Status` asks for
+
+    @property
+    def connections(self) -> int:
+        """Open connections that the worker has accepted."""
+        return 0 if self._worker is None else int(self._worker.nr_conns)
+
+    @property
+    def websockets(self) -> int:
+        return 0
+
+    # gunicorn's hooks
+
+    def _take_sockets(self, arbiter: Arbiter) -> None:
+        arbiter.LISTENERS = self._sockets
+        # As with those that systemd gives: gunicorn need not make any, nor remove any path.
+        arbiter.systemd = True
+
+    def _begin_request(self, _worker: object, _request: object) -> None:
+        with self._lock:
+            self.traffic.in_flight += 1
+        self._started.at = perf_counter()
+
+    def _end_request(self, _worker: object, request: Any, _environ: object, response: Any) -> None:
+        code = NO_ANSWER if response is None or not response.status else response.status_code
+        with self._lock:
+            self.traffic.in_flight -= 1
+            self.traffic.count(request.method, code, perf_counter() - self._started.at)
+
+
+class _Logger(Logger):  # type: ignore[misc]
+    """gunicorn's messages go the way of all others."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.propagate = True
+
+
+class _Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's worker with threads, which leaves as `eyewall.server.Server` does."""
+
+    def init_process(self) -> None:
+        self.app.at_exit.pop_all()
+        super().init_process()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # Its handler for SIGUSR1 took the place of ours, which faulthandler believes to be there.
+        faulthandler.unregister(signal.SIGUSR1)
+        dump_stacks_on_demand()
+
+    def run(self) -> None:
+        if self.alive:  # still
+            self.app.begin(self)
+            super().run()
+            log.info("drain ends: %d connections cut", self.nr_conns)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Let connections in or not. At the end: take what waits in the accept queue, and close that.
+
+        gunicorn keeps the socket open until its last connection is gone, and the kernel goes on to hand it
+        connections, which nobody accepts.
+        """
+        super().set_accept_enabled(enabled)
+        if not self.alive and not enabled:
+            log.info("drain starts: %d s for %d connections", self.cfg.graceful_timeout, self.nr_conns)
+            for listener in self.sockets:
+                while select.select([listener], [], [], 0)[0]:
+                    self.accept(listener)
+                listener.close()
