@@ -6,7 +6,7 @@ worker: what comes while gunicorn starts another waits in their queues.
 
 gunicorn's documented extension points are used: a custom application (`BaseApplication`), hooks, worker class
 and logger class. Beyond that (checked against gunicorn 27.0): ``Arbiter.LISTENERS`` and ``systemd``;
-``ThreadWorker.accept``, ``nr_conns``, ``alive``, ``set_accept_enabled``.
+``ThreadWorker.accept``, ``nr_conns``, ``alive``, ``set_accept_enabled``; ``gthread.STOP_KEEPALIVE_LINGER``.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
-from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from eyewall.admin import Admin, Status
 from eyewall.errors import Refusal
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 # Seconds that an idle connection is kept. A proxy closes its own first (the role's nginx after one second): what is
 # sent on a connection that we are just closing is lost.
 KEEPALIVE = 65
+# How long after the drain the master kills a worker that is still there: the interpreter waits for every thread.
+EXIT_SECONDS = 2
 MAX_LINE = 8190  # bytes, the most that gunicorn takes; nginx's large_client_header_buffers have 8 KiB
 
 
@@ -80,6 +82,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
     def __init__(self, options: Options, threads: int, parent: int, at_exit: contextlib.ExitStack) -> None:
         self.options = options
         self.at_exit = at_exit  # the master's
+        self.drain = math.ceil(options.drain)  # gunicorn takes whole seconds
         self.traffic = Traffic()
         self._threads = threads
         self._parent = parent
@@ -113,7 +116,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning",
             "workers": 1,
             "threads": self._threads,
-            "graceful_timeout": math.ceil(self.options.drain),
+            "graceful_timeout": self.drain + EXIT_SECONDS,
             "keepalive": KEEPALIVE,
             "limit_request_line": MAX_LINE,
             # A factory may take its time, and gunicorn's timeout would count it. Our watchdog begins afterwards.
@@ -211,7 +214,7 @@ class _Logger(Logger):  # type: ignore[misc]
         self.error_log.propagate = True
 
 
-class _Worker(ThreadWorker):  # type: ignore[misc]
+class _Worker(gthread.ThreadWorker):  # type: ignore[misc]
     """gunicorn's worker with threads, which leaves as `eyewall.server.Server` does."""
 
     def init_process(self) -> None:
@@ -227,6 +230,10 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     def run(self) -> None:
         if self.alive:  # still
             self.app.begin(self)
+            # For how long idle connections stay open at the end: gunicorn's two seconds are less than some clients'
+            # pause between two requests, and a request on a connection that we are just closing is lost.
+            gthread.STOP_KEEPALIVE_LINGER = self.app.drain
+            self.cfg.set("graceful_timeout", self.app.drain)
             super().run()
             log.info("drain ends: %d connections cut", self.nr_conns)
 
@@ -238,7 +245,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         """
         super().set_accept_enabled(enabled)
         if not self.alive and not enabled:
-            log.info("drain starts: %d s for %d connections", self.cfg.graceful_timeout, self.nr_conns)
+            log.info("drain starts: %d s for %d connections", self.app.drain, self.nr_conns)
             for listener in self.sockets:
                 while select.select([listener], [], [], 0)[0]:
                     self.accept(listener)
