@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from eyewall_harness import Eyewall, WebSocket, ask_admin, command, environment, free_port, until
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -158,10 +159,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_an_orphan_serves_until_its_successor_is_there(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--wsgi"]])
+def test_an_orphan_serves_until_its_successor_is_there(start: Start, tmp_path: Path, options: list[str]) -> None:
     port = free_port()
     admin = tmp_path / f"{port}.sock"
-    arguments = command("--port", str(port), "--admin", str(admin), SAMPLE)
+    arguments = command("--port", str(port), "--admin", str(admin), *options, SAMPLE)
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, *arguments],
         env=environment(),

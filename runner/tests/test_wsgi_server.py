@@ -117,7 +117,7 @@ def test_the_drain_ends_when_time_is_up(start: Start) -> None:
     server.logged("slow begins")
     server.terminate()
     assert server.wait(8) == 0
-    assert "drain ends: 1 connections cut" in server.log
+    assert "drain ends: time is up, 1 connections cut" in server.log
     client.close()
 
 
@@ -133,6 +133,20 @@ def test_handover(start: Start) -> None:
         assert new.status()["pid"] == new.process.pid
     assert posters.lost == []
     assert len(first | set(posters.answered)) == 2
+
+
+def test_a_worker_whose_master_was_killed_leaves(start: Start) -> None:
+    server = start(SAMPLE, "--wsgi").ready()
+    client = server.client()
+    client.request("GET", "/slow?seconds=1.5")
+    server.logged("slow begins")
+    server.send(signal.SIGKILL)
+    server.logged("drain starts (gunicorn's master is gone)")
+    with pytest.raises(ConnectionRefusedError):
+        until(lambda: server.connect().close(), "a closed port")
+    assert client.getresponse().status == 200
+    client.close()
+    server.logged("drain ends")
 
 
 def test_a_worker_whose_loop_hangs_is_replaced(start: Start) -> None:
