@@ -259,7 +259,7 @@ class _Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
         gunicorn keeps the socket open until its last connection is gone, and the kernel goes on to hand it
         connections, which nobody accepts. Measured: 64 of 8,666 requests lost in 10 handovers without this, 0 of
-        32,023 in 30 with it.
+        41,449 in 40 with it.
         """
         super().set_accept_enabled(enabled)
         if not self.alive and not enabled:
