@@ -1,0 +1,1 @@
+"""What notebooks on this host may import, and the server's configuration beside it."""
