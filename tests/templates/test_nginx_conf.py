@@ -261,6 +261,16 @@ def test_without_static_files_tornado_answers_everything() -> None:
     assert [block.words[1] for block in http.named("map")] == ["$http_upgrade"]
 
 
+def test_a_denied_path_never_reaches_the_application() -> None:
+    server = conf(tornado_app_static="", nginx_denied_paths=["/metrics", "/admin"]).block("http").block("server")
+    assert [block.words for block in server.blocks] == [
+        ["location", "=", "/metrics"],
+        ["location", "=", "/admin"],
+        ["location", "/"],
+    ]
+    assert server.block("location", "=", "/metrics").get("return") == ["404"]
+
+
 # ---- Balancers in front ----
 
 
