@@ -4,7 +4,9 @@ import asyncio
 import json
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tornado.escape import json_decode
 from tornado.options import define, options, parse_command_line
@@ -22,7 +24,7 @@ class Room:
     """The last messages, and everybody who waits for the next one."""
 
     def __init__(self) -> None:
-        self.messages: deque[dict[str, object]] = deque(maxlen=100)
+        self.messages: deque[dict[str, Any]] = deque(maxlen=100)
         self.sockets: set[Live] = set()
         self.news = asyncio.Event()
         self.last = 0
@@ -40,8 +42,8 @@ class Room:
         for socket in list(self.sockets):
             socket.tell([message])
 
-    def after(self, known: int) -> list[dict[str, object]]:
-        return [message for message in self.messages if message["id"] > known]  # type: ignore[operator]
+    def after(self, known: int) -> list[dict[str, Any]]:
+        return [message for message in self.messages if message["id"] > known]
 
 
 class Base(RequestHandler):
@@ -70,10 +72,8 @@ class Messages(Base):
     async def get(self) -> None:
         known, news = self.known(), self.room.news
         if not self.room.after(known):
-            try:
+            with suppress(TimeoutError):  # the client asks again
                 await asyncio.wait_for(news.wait(), options.poll)
-            except TimeoutError:
-                pass  # the client asks again
         self.write({"messages": self.room.after(known)})
 
     def post(self) -> None:
@@ -100,11 +100,9 @@ class Live(WebSocketHandler, Base):
     def on_close(self) -> None:
         self.room.sockets.discard(self)
 
-    def tell(self, messages: list[dict[str, object]]) -> None:
-        try:
+    def tell(self, messages: list[dict[str, Any]]) -> None:
+        with suppress(WebSocketClosedError):  # on_close is on its way; the others must hear it all the same
             self.write_message(json.dumps({"messages": messages}))
-        except WebSocketClosedError:
-            pass  # on_close is on its way; the others must hear it all the same
 
 
 async def main() -> None:

@@ -17,3 +17,5 @@ c.IdentityProvider.token = os.environ["JUPYTER_TOKEN"]
 c.ServerApp.quit_button = False
 # A kernel that nobody used for an hour gives its memory back.
 c.MappingKernelManager.cull_idle_timeout = 3600
+# Extensions come with the lock file, not with a click: the virtualenv is root's.
+c.LabApp.extension_manager = "readonly"
