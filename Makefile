@@ -93,11 +93,11 @@ lock: tools ## Make the lock files anew
 	  --custom-compile-command 'make lock' --group uv --output-file requirements/uv.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --group dev --output-file requirements/dev.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
-	  --custom-compile-command 'make lock' --output-file app/requirements.lock app/pyproject.toml runner/pyproject.toml
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
-	  --custom-compile-command 'make lock' --output-file tests/apps/gauge/requirements.lock \
-	  tests/apps/gauge/pyproject.toml runner/pyproject.toml
+	for project in app tests/apps/gauge examples/bokeh examples/chat examples/flower examples/jupyter; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	    --custom-compile-command 'make lock' --output-file $$project/requirements.lock \
+	    $$project/pyproject.toml runner/pyproject.toml || exit 1; \
+	done
 
 .PHONY: clean
 clean: ## Remove what make made, but for the local fleet
