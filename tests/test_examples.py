@@ -1,0 +1,172 @@
+"""The examples are projects that the role takes: lock files with hashes, variables that it knows, pages that say how."""
+
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from eyewall_support import REPOSITORY, ROLE_NAMES, load_module, load_yaml, options_of
+from packaging.utils import canonicalize_name
+from tornado.httpclient import AsyncHTTPClient
+from tornado.websocket import websocket_connect
+
+EXAMPLES = sorted(path.parent for path in (REPOSITORY / "examples").glob("*/vars.yml"))
+CHAT = REPOSITORY / "examples" / "chat"
+each = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+
+build = load_module("tornado_app", "tornado_app_build")
+preflight = load_module("tornado_app", "tornado_app_preflight")
+
+
+def test_there_is_something_to_check() -> None:
+    assert {path.name for path in EXAMPLES} == {"bokeh", "chat", "flower", "jupyter"}
+
+
+@each
+def test_its_variables_are_inputs_of_roles_and_what_the_role_allows(example: Path) -> None:
+    given = load_yaml(example / "vars.yml")
+    options = {name: option for role in ROLE_NAMES for name, option in options_of(role).items()}
+    assert set(given) <= set(options)
+    command = given["tornado_app_command"]
+    assert (
+        preflight.run_mistakes({"factory": "", "command": command, "server": "eyewall", "fork": False, "debug": False})
+        == []
+    )
+    assert (REPOSITORY / "inventory/any" / given["tornado_app_source"].split("/", 1)[1]).resolve() == example
+
+
+@each
+def test_what_it_runs_is_in_its_package(example: Path) -> None:
+    package = tomllib.loads((example / "pyproject.toml").read_text())["project"]["name"]
+    words = load_yaml(example / "vars.yml")["tornado_app_command"]
+    named = [word.split("{site}/")[1] for word in words if "{site}/" in word]
+    assert package in words or named
+    assert all((example / "src" / path).exists() for path in named)
+    static = load_yaml(example / "vars.yml").get("tornado_app_static")
+    assert not static or (example / "src" / static).is_dir()
+
+
+@each
+def test_no_secret_is_a_word_of_the_command_and_each_is_asked_of_the_user(example: Path) -> None:
+    given = load_yaml(example / "vars.yml")
+    assert not [word for word in given["tornado_app_command"] if re.search("token|password|auth|secret", word)]
+    readme = (example / "README.md").read_text()
+    for value in given.get("tornado_app_secrets", {}).values():
+        name = re.fullmatch(r"\{\{ (vault_\w+) \}\}", value)
+        assert name
+        assert f"\n{name[1]}: " in readme
+
+
+@each
+def test_its_lock_file_has_hashes_the_runners_needs_and_its_own(example: Path) -> None:
+    lock = example / "requirements.lock"
+    requirements = build.locked(lock)
+    build.runner_is_locked(REPOSITORY / "runner", requirements, lock, [])
+    have = {canonicalize_name(requirement.name) for requirement, _ in requirements}
+    for need in tomllib.loads((example / "pyproject.toml").read_text())["project"]["dependencies"]:
+        assert canonicalize_name(re.split(r"[\[<>=]", need)[0]) in have
+    assert "://" not in lock.read_text()
+
+
+@each
+def test_make_lock_makes_its_lock_file(example: Path) -> None:
+    assert f" {example.relative_to(REPOSITORY)}" in (REPOSITORY / "Makefile").read_text()
+
+
+@each
+def test_its_page_shows_its_variables_as_they_are(example: Path) -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (example / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    given = load_yaml(example / "vars.yml")
+    shown = yaml.safe_load(blocks[0])
+    assert shown.items() <= given.items()
+    assert shown["tornado_app_command"]
+
+
+def test_bokeh_is_told_every_name_of_the_site() -> None:
+    setting = load_yaml(REPOSITORY / "examples/bokeh/vars.yml")["tornado_app_settings"]["BOKEH_ALLOW_WS_ORIGIN"]
+    names = {"nginx_server_name": ["www.example.net", "example.net"]}
+    templar = Templar(DataLoader(), names)
+    assert templar.template(trust_as_template(setting)) == "www.example.net,example.net"
+
+
+# ---- The chat, which needs nothing but Tornado ----
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """The chat's own command under the runner."""
+
+    def __init__(self, port: int, log: Path) -> None:
+        words = load_yaml(CHAT / "vars.yml")["tornado_app_command"]
+        command = [sys.executable, "-m", "eyewall", "--port", str(port), "--drain", "4", *words]
+        source = os.pathsep.join([str(REPOSITORY / "runner" / "src"), str(CHAT / "src")])
+        self.log = log
+        with log.open("wb") as stderr:
+            self.process = subprocess.Popen(command, stderr=stderr, env={**os.environ, "PYTHONPATH": source})
+
+    async def serving(self) -> None:
+        async with asyncio.timeout(20):
+            while "serving" not in self.log.read_text():
+                assert self.process.poll() is None, self.log.read_text()
+                await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def processes() -> Iterator[list[Process]]:
+    started: list[Process] = []
+    yield started
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+async def heard(where: Any) -> list[str]:
+    said = json.loads(await where.read_message())
+    return [message["text"] for message in said["messages"]]
+
+
+def test_the_chat_is_handed_over(processes: list[Process], tmp_path: Path) -> None:
+    port = free_port()
+
+    async def scenario() -> None:
+        processes.append(Process(port, tmp_path / "old"))
+        await processes[0].serving()
+        old = await websocket_connect(f"ws://127.0.0.1:{port}/live")
+        assert await heard(old) == []
+        poll = AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/messages")
+        await asyncio.sleep(0.2)
+        await old.write_message("one")
+        assert await heard(old) == ["one"]
+        first = json.loads((await poll).body)["messages"][0]
+        assert first["text"] == "one"
+
+        processes.append(Process(port, tmp_path / "new"))
+        await processes[1].serving()
+        processes[0].process.terminate()
+        assert await old.read_message() is None
+        assert old.close_code == 1012
+        old.close()
+        new = await websocket_connect(f"ws://127.0.0.1:{port}/live?after={first['id']}")
+        assert await heard(new) == []
+        await new.write_message("two")
+        assert await heard(new) == ["two"]
+        new.close()
+        assert await asyncio.to_thread(processes[0].process.wait, 20) == 0
+
+    asyncio.run(scenario())
