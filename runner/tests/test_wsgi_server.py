@@ -56,7 +56,8 @@ def test_a_process(start: Start, tmp_path: Path) -> None:
     with server.connect() as connection:
         connection.sendall(GET)
         receive_answer(connection)
-        status = server.status()
+        # A request is counted when its answer is out.
+        status = until(lambda: now if (now := server.status())["requests"] == 3 else None, "three requests")
     assert status.items() >= {
         "state": "ready", "release": "1.2", "generation": "g", "port": server.port, "pid": master, "connections": 1,
         "websockets": 0, "requests": 3, "requests_in_flight": 0,
@@ -72,7 +73,8 @@ def test_a_process(start: Start, tmp_path: Path) -> None:
     # A new worker; nothing that waits for it is lost, at the port or at the admin path.
     os.kill(worker["pid"], signal.SIGKILL)
     assert server.get()["pid"] != worker["pid"]
-    assert server.status().items() >= {"state": "ready", "pid": master, "requests": 1}.items()
+    until(lambda: server.status()["requests"] == 1, "a new count")
+    assert server.status().items() >= {"state": "ready", "pid": master}.items()
     # SIGUSR1 reaches the worker, which goes on.
     server.send(signal.SIGUSR1)
     server.logged("most recent call first")
@@ -227,7 +229,8 @@ def test_one_thread_and_a_peer_that_is_not_trusted(start: Start) -> None:
     assert (seen["ip"], seen["protocol"]) == ("127.0.0.1", "http")
     clients = [server.client(), server.client()]
     for client in clients:
-        client.request("GET", "/slow?seconds=0.6")
+        client.request("GET", "/slow?seconds=1")
+    server.logged("slow begins")
     until(lambda: server.status()["connections"] == 2, "both connections")
     assert server.status()["requests_in_flight"] == 1
     for client in clients:
