@@ -227,6 +227,8 @@ def test_one_thread_and_a_peer_that_is_not_trusted(start: Start) -> None:
     server = start(SAMPLE, "--wsgi", "--threads", "1", "--trusted", "192.0.2.7").ready()
     seen = server.get(headers={"X-Real-Ip": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "on"})
     assert (seen["ip"], seen["protocol"]) == ("127.0.0.1", "http")
+    # The thread is also what notices that a client is gone.
+    until(lambda: server.status()["connections"] == 0, "the end of the first connection")
     clients = [server.client(), server.client()]
     for client in clients:
         client.request("GET", "/slow?seconds=1")
