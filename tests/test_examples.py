@@ -47,6 +47,15 @@ def test_its_variables_are_inputs_of_roles_and_what_the_role_allows(example: Pat
 
 
 @each
+def test_with_e_nothing_of_the_inventorys_own_application_stays(example: Path) -> None:
+    of_an_application = set(load_yaml(REPOSITORY / "inventory/production/group_vars/app/tornado_app.yml"))
+    of_an_application -= {"tornado_app_port", "tornado_app_production"}
+    given = load_yaml(example / "vars.yml")
+    assert of_an_application | {"tornado_app_health_path", "tornado_app_smoke_paths"} <= set(given)
+    assert given["tornado_app_factory"] == ""
+
+
+@each
 def test_what_it_runs_is_in_its_package(example: Path) -> None:
     package = tomllib.loads((example / "pyproject.toml").read_text())["project"]["name"]
     words = load_yaml(example / "vars.yml")["tornado_app_command"]
