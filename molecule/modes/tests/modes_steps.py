@@ -39,6 +39,7 @@ class Asking:
                 connection.close()
             if not kept:
                 connection.close()
+        connection.close()
 
     def __enter__(self) -> Self:
         for thread in self._threads:

@@ -1,5 +1,6 @@
 """Every way to run a Tornado program: deployed by the same playbook, handed over under traffic, and what it loses."""
 
+import contextlib
 import http.client
 import json
 from typing import Any
@@ -36,10 +37,8 @@ def upgrade(fleet: Fleet, path: str) -> int:
     connection = http.client.HTTPConnection(urlsplit(fleet.doors["app1"]).netloc, timeout=10)
     headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     connection.request("GET", path, headers={**headers, "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="})
-    try:
-        return connection.getresponse().status
-    finally:
-        connection.close()
+    with contextlib.closing(connection), connection.getresponse() as response:
+        return response.status
 
 
 @pytest.mark.parametrize("name", ["flower", "jupyter", "bokeh", "chat"])

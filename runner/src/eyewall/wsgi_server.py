@@ -17,6 +17,7 @@ import math
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -196,6 +197,12 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
     def _take_sockets(self, arbiter: Arbiter) -> None:
         arbiter.LISTENERS = self._sockets
+        for listener in self._sockets:
+            if listener.family != socket.AF_UNIX:
+                # Head and body of an answer are two sends: without this, the second one waits for the first one's
+                # acknowledgement, 40 ms (measured: 170 answers per second on kept connections, 850 with it). gunicorn
+                # sets it on sockets of its own.
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # As with those that systemd gives: gunicorn need not make any, nor remove any path.
         arbiter.systemd = True
 
