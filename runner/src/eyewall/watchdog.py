@@ -73,8 +73,9 @@ def exit_in(seconds: float, status: int, why: str, first: Callable[[], object] |
     def leave() -> None:
         if first is not None:
             first()
-        sys.stderr.write(f"eyewall: {why}\n")
         faulthandler.dump_traceback()
+        # last, so that it is among the last lines
+        sys.stderr.write(f"eyewall: {why}\n")
         logging.shutdown()
         os._exit(status)
 
