@@ -167,7 +167,7 @@ def test_what_is_refused(program: str, wanted: str) -> None:
 
 def test_a_program_that_listens_otherwise_is_ended() -> None:
     text = refused("--port", str(free_port()), "--start", "1", PROGRAM, "other_server")
-    assert text.startswith(f"eyewall: {PROGRAM}: did not listen with a Tornado HTTPServer within 1 s (--start)\n")
+    assert text.endswith(f"eyewall: {PROGRAM}: did not listen with a Tornado HTTPServer within 1 s (--start)\n")
     assert "serve_forever" in text
 
 
