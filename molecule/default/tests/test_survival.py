@@ -84,8 +84,13 @@ def test_a_reboot_brings_everything_back(site, until):
         assert site.generation == generation
         assert {process["state"] for process in processes} == {"ready"}
         assert not before.items() & {process["pid"]: process["started"] for process in processes}.items()
-        running = [line for line in site.host.run("supervisorctl status").stdout.splitlines() if "RUNNING" in line]
-        assert {line.split(":")[0] for line in running} == {generation}
+
+        # a process may be ready before supervisord calls it so (startsecs)
+        def running():
+            return [line for line in site.host.run("supervisorctl status").stdout.splitlines() if "RUNNING" in line]
+
+        until(lambda: len(running()) == len(before))
+        assert {line.split(":")[0] for line in running()} == {generation}
         assert json.loads(site.get("/whoami").body)["host"] == site.name
     finally:
         site.sh("rm /etc/supervisor/conf.d/board-unfinished.conf && supervisorctl update")
