@@ -160,10 +160,10 @@ class Site:
         manifest = json.loads(self.host.file("/opt/board/current/generation.json").content_string)
         return [json.loads(self.ask(port, "/status")) for port in manifest["ports"]]
 
-    def play(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`ansible-playbook site.yml` on this host."""
+    def play(self, *arguments: str, playbook: str = "site.yml") -> subprocess.CompletedProcess[str]:
+        """Run a playbook on this host."""
         return subprocess.run(
-            ["ansible-playbook", "site.yml", "--inventory", str(INVENTORY), "--limit", self.name, *arguments],
+            ["ansible-playbook", playbook, "--inventory", str(INVENTORY), "--limit", self.name, *arguments],
             cwd=REPOSITORY,
             env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
             capture_output=True,
