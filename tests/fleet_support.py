@@ -185,12 +185,12 @@ class Fleet:
         return {host: self.stand(host) for host in self.hosts}
 
     def deaths(self, host: str, since: float) -> list[float]:
-        """When processes ended that nobody had stopped, in seconds since the epoch, as supervisord noted it."""
+        """When processes died, also while they were being stopped, in seconds since the epoch, as supervisord noted it."""
         lines = self.sh(host, "cat /var/log/supervisor/supervisord.log").splitlines()
         times = [
             datetime.strptime(f"{line[:23]}+0000", "%Y-%m-%d %H:%M:%S,%f%z").timestamp()
             for line in lines
-            if re.search(r"exited: .*; not expected", line)
+            if re.search(r"exited: .*; not expected|stopped: .*\(exit status [1-9]", line)
         ]
         return [time for time in times if time >= since]
 
