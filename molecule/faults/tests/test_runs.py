@@ -14,8 +14,9 @@ MOMENTS: dict[str, tuple[list[str], float]] = {
     "staging": ([r"^TASK \[.*release \| Install the release"], 1.0),
     "proving": ([r"^TASK \[.*proof \| Boot the generation"], 0.7),
     "in the first host's handover": ([HANDOVER], 1.5),
-    "between the hosts": ([HANDOVER, FIRST_HOST], 0.0),
+    # before the next one: what runs on a host goes on by itself, and then there is nothing left to do on the second host
     "in the second host's handover": ([HANDOVER, FIRST_HOST, HANDOVER], 1.5),
+    "between the hosts": ([HANDOVER, FIRST_HOST], 0.0),
     "before the end": ([r"^TASK \[.*roll \| See that every process"], 0.2),
 }
 
