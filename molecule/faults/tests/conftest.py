@@ -74,7 +74,7 @@ class Watch:
             lambda request: (
                 request.kind in INSIDE
                 and request.door in (host, "balancer")
-                and any(-0.5 < request.end - death < seconds for death in deaths)
+                and any(-2 < request.end - death < seconds for death in deaths)
             )
         )
         self.spared_most = len(deaths) * at_once * 2
