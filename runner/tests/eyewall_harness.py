@@ -152,6 +152,9 @@ class Eyewall:
         self.process.wait()
 
 
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+
+
 def receive_answer(connection: socket.socket) -> tuple[str, bytes]:
     """Read one answer with a Content-Length: its head, its body."""
     data = b""
@@ -215,6 +218,20 @@ class WebSocket:
     def close(self) -> None:
         self.stream.close()
         self.connection.close()
+
+
+def stop_with_a_full_queue(server: Eyewall, connect: Callable[[], socket.socket]) -> None:
+    """Send SIGTERM while requests wait in the accept queue, and see that each of them is answered."""
+    # More than the 128 that Tornado accepts in one turn of the loop, so the signal finds some in the queue.
+    server.send(signal.SIGSTOP)
+    connections = [connect() for _ in range(300)]
+    for connection in connections:
+        connection.sendall(POST)
+    server.send(signal.SIGTERM)
+    server.send(signal.SIGCONT)
+    for connection in connections:
+        assert b'"length": 5' in receive_answer(connection)[1]
+        connection.close()
 
 
 class Posters:

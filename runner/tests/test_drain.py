@@ -7,14 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from eyewall_harness import Eyewall, Posters, WebSocket, ask_admin, receive_answer, until
+from eyewall_harness import POST, Eyewall, Posters, WebSocket, ask_admin, receive_answer, stop_with_a_full_queue, until
 
 pytestmark = pytest.mark.slow
 
 Start = Callable[..., Eyewall]
 SAMPLE = "eyewall_sample:make_app"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
 
 
 def test_a_slow_request_is_answered_and_told_to_close(server: Eyewall) -> None:
@@ -88,16 +87,7 @@ def test_an_idle_connection_is_closed_by_nobody_before_the_time_is_up(start: Sta
 
 
 def test_what_waits_in_the_accept_queue_is_answered(server: Eyewall) -> None:
-    # More than the 128 that Tornado accepts in one turn of the loop, so the signal finds some in the queue.
-    server.send(signal.SIGSTOP)
-    connections = [server.connect() for _ in range(300)]
-    for connection in connections:
-        connection.sendall(POST)
-    server.send(signal.SIGTERM)
-    server.send(signal.SIGCONT)
-    for connection in connections:
-        assert b'"length": 5' in receive_answer(connection)[1]
-        connection.close()
+    stop_with_a_full_queue(server, server.connect)
     assert server.wait() == 0
 
 

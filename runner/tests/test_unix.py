@@ -7,12 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from eyewall_harness import PATIENCE, Eyewall, UnixConnection, WebSocket, ask_admin, free_port, receive_answer
+from eyewall_harness import (
+    PATIENCE,
+    POST,
+    Eyewall,
+    UnixConnection,
+    WebSocket,
+    ask_admin,
+    free_port,
+    receive_answer,
+    stop_with_a_full_queue,
+)
 
 Start = Callable[..., Eyewall]
 SAMPLE = "eyewall_sample:make_app"
 CLAIM = {"X-Real-IP": "203.0.113.9", "X-Scheme": "https", "X-Request-Id": "from-nginx-1"}
-POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
 
 
 @pytest.fixture
@@ -86,16 +95,7 @@ def test_a_drain_loses_nothing_and_leaves_nothing(off_air: Start, path: Path) ->
     websocket = WebSocket(server, connection=connect(path)).handshake()
     websocket.echo(b"hello")
     assert server.status()["websockets"] == 1
-    # More than the 128 that Tornado accepts in one turn of the loop, so the signal finds some in the queue.
-    server.send(signal.SIGSTOP)
-    connections = [connect(path) for _ in range(300)]
-    for connection in connections:
-        connection.sendall(POST)
-    server.send(signal.SIGTERM)
-    server.send(signal.SIGCONT)
-    for connection in connections:
-        assert b'"length": 5' in receive_answer(connection)[1]
-        connection.close()
+    stop_with_a_full_queue(server, lambda: connect(path))
     assert websocket.wait_for_close() == (1012, "service restart")
     assert server.wait() == 0
     assert list(path.parent.glob("*.sock")) == []

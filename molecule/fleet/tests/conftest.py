@@ -34,7 +34,7 @@ SECOND_SECRET = "second-secret-of-the-gauge"
 NOTE = """
 - name: Note what is current
   ansible.builtin.shell: echo {moment} $(date +%s.%N) $(basename $(readlink /opt/gauge/current)) >>/root/hooks
-  changed_when: false
+  changed_when: false # it only notes what there is
 """
 # When, who, and with which environment.
 MIGRATE = (

@@ -6,7 +6,7 @@ from pathlib import Path
 notebooks = Path.home() / "notebooks"
 notebooks.mkdir(exist_ok=True)
 
-c = get_config()  # noqa: F821
+c = get_config()  # noqa: F821 -- Jupyter gives it to its configuration files
 c.ServerApp.root_dir = str(notebooks)
 c.ServerApp.open_browser = False
 # nginx passes the browser's Host on; Jupyter would take loopback names alone. The token is what keeps others out.
