@@ -7,6 +7,8 @@ import signal
 import subprocess
 import time
 
+from fleet_support import Run
+
 HANDOVER = r"^TASK \[.*generation \| Hand the ports over"
 FIRST_HOST = r"^(ok|changed): \[app1\]"
 
@@ -22,10 +24,11 @@ MOMENTS: dict[str, tuple[list[str], float]] = {
 }
 
 
-def kill_at(process: "subprocess.Popen[str]", lines: list[str], seconds: float) -> bool:
+def kill_at(process: "subprocess.Popen[str]", lines: list[str], seconds: float) -> Run:
     """Kill a playbook with all that it started, some seconds after it said the last of some lines.
 
-    False where it had ended by then: what a killed run left on a host goes on by itself, and may leave nothing to do.
+    Its status is 0 where it had ended by then: what a killed run left on a host goes on by itself, and may leave
+    nothing to do.
     """
     said, awaited = "", list(lines)
     for text in process.stdout or ():
@@ -39,21 +42,30 @@ def kill_at(process: "subprocess.Popen[str]", lines: list[str], seconds: float) 
     said += process.communicate()[0]
     assert process.returncode in (0, -signal.SIGKILL), said
     assert "FAILED" not in said, said
-    return process.returncode != 0
+    return Run(process.returncode, said)
 
 
 def test_controller_that_is_killed_at_any_moment(fleet, before, names, watched, changed):
     """The same command, again and again: each run goes on from where the one before was killed, the last one ends."""
     variables = fleet.release(f"killed.{names[0]}")
+    known = {host: {record["id"] for record in fleet.records(host)} for host in fleet.hosts}
     with watched():
-        killed = sum(kill_at(fleet.start("deploy", **variables), *moment) for moment in MOMENTS.values())
-        run = fleet.play("deploy", **variables)
-    changed(run, variables)
+        runs = [kill_at(fleet.start("deploy", **variables), *moment) for moment in MOMENTS.values()]
+        runs.append(fleet.play("deploy", **variables))
+    changed(runs[-1], variables)
+    story = "\n\n".join(f"{run.status}\n{run.output}" for run in runs)
+    assert sum(run.status != 0 for run in runs) >= 4, story
+    # whoever took the lock has a record, and one only; whoever was killed before its end, one that says so
+    began = [run for run in runs if "roll | Take the lock on every host" in run.output]
     for host in fleet.hosts:
-        outcomes = [record["outcome"] for record in fleet.records(host)][-1 - killed :]
-        assert outcomes[-1] == "succeeded"
-        assert outcomes.count("interrupted") >= killed - 1
-    assert killed >= 4
+        records = [record for record in fleet.records(host) if record["id"] not in known[host]]
+        assert len(records) == len(began), f"{records}\n{story}"
+        for run, record in zip(began, records, strict=True):
+            at_its_end = "roll | Write down what was done" in run.output
+            allowed = (
+                {"succeeded"} if run.status == 0 else {"interrupted", "succeeded" if at_its_end else "interrupted"}
+            )
+            assert record["outcome"] in allowed, f"{records}\n{story}"
     second = fleet.play("deploy", **variables)
     assert (second.status, second.changed()) == (0, 0), second.output
 
@@ -61,7 +73,8 @@ def test_controller_that_is_killed_at_any_moment(fleet, before, names, watched, 
 def test_deploy_that_fails_after_a_killed_one_goes_back_to_where_that_began(fleet, before, candidate, watched, refused):
     """One host had changed: "back" is the release of before the killed run, on every host."""
     with watched() as watch:
-        assert kill_at(fleet.start("deploy", **candidate), *MOMENTS["between the hosts"])
+        killed = kill_at(fleet.start("deploy", **candidate), *MOMENTS["between the hosts"])
+        assert killed.status != 0, killed.output
         run = fleet.play("deploy", **candidate, tornado_app_settings={"GAUGE_FAULT": "health"})
         watch.only(before["app1"].release)
     refused(run, "GET /health was answered with 500", f"back on {before['app1'].release}", same_processes=False)
