@@ -44,6 +44,10 @@ proof: tools packages-containers ## Deploy under traffic and count every request
 	    -i molecule/inventory/fleet.yml -e tornado_app_source=$(CURDIR)/.build/gauge'
 	molecule destroy --scenario-name fleet
 
+.PHONY: bench
+bench: tools packages-containers ## Measure it beside the recipe and others; ONLY=static is one part, INVENTORY= hosts of your own
+	python benchmarks/bench.py $(if $(INVENTORY),--inventory $(INVENTORY)) $(ONLY)
+
 .PHONY: down
 down: tools ## Remove the local fleet
 	ansible-playbook playbooks/fleet_destroy.yml
