@@ -38,19 +38,20 @@ def quantity(value: float, unit: str) -> str:
     return f"{number(value)} {unit.removeprefix('1')}".rstrip()
 
 
-def compared(result: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Return the figures of two subjects or more by case and figure, in the order of the result."""
+def by_case(result: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return the figures of all subjects by case and figure, in the order of the result."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for figure in result["figures"]:
         groups.setdefault((figure["case"], figure["figure"]), []).append(figure)
-    return {key: figures for key, figures in groups.items() if len(figures) > 1}
+    return groups
 
 
 def chart(result: dict[str, Any]) -> str:
     """Draw an SVG that reads in light and dark mode, without scripts; nothing where nothing is compared."""
     panels = [
         bars(f"{case}: {figure}", figures, [error["subject"] for error in result["errors"] if error["case"] == case])
-        for (case, figure), figures in compared(result).items()
+        for (case, figure), figures in by_case(result).items()
+        if len(figures) > 1
     ]
     panels += [curve(of) for of in result.get("curves", [])]
     if not panels:

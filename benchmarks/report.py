@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from charts import chart, number, quantity
+from charts import by_case, chart, number, quantity
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PLACE = re.compile(r"(<!-- (\w+): written by make bench -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -36,32 +36,29 @@ def reached(judged: dict[str, Any]) -> bool | None:
 
 
 def rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return a row for each ratio, and for each figure that no ratio has for its subject."""
-    figures = {(each["case"], each["figure"], each["subject"]): each for each in result["figures"]}
-
-    def measured(case: str, figure: str, subject: str) -> str:
-        found = figures[case, figure, subject]
-        return f"{subject} {quantity(found['median'], found['unit'])}"
-
-    def judged(of: dict[str, Any], unit: str = "") -> list[str]:
-        spread = f"{number(of['low'])} to {number(of['high'])}" if of["low"] != of["high"] else ""
-        if (good := reached(of)) is None:
-            return [spread, "", ""]
-        sign = "≤" if of["better"] == "less" else "≥"
-        return [spread, f"{sign} {of['wanted']:g} {unit}".rstrip(), "yes" if good else "NO"]
-
+    """Return, for each case and figure, a row for each ratio, or one with all subjects where there is none."""
     found = []
-    for ratio in result["ratios"]:
-        case, figure = ratio["case"], ratio["figure"]
-        both = [measured(case, figure, ratio[side]) for side in ("of", "to")]
-        times = f"{number(ratio['median'])} ×"  # noqa: RUF001 -- the sign is meant
-        found.append([case, figure, *both, times, *judged(ratio)])
-    in_ratios = {(each["case"], each["figure"]) for each in result["ratios"]}
-    for (case, figure, subject), each in figures.items():
-        # what has a ratio has a bar in the chart as well: the table stays short
-        if "wanted" in each or (case, figure) not in in_ratios:
-            found.append([case, figure, measured(case, figure, subject), "", "", *judged(each, each["unit"])])
+    for (case, figure), entries in by_case(result).items():
+        measured = {each["subject"]: f"{each['subject']} {quantity(each['median'], each['unit'])}" for each in entries}
+        ratios = [ratio for ratio in result["ratios"] if (ratio["case"], ratio["figure"]) == (case, figure)]
+        for ratio in ratios:
+            times = f"{number(ratio['median'])} ×"  # noqa: RUF001 -- the sign is meant
+            found.append([case, figure, measured[ratio["of"]], measured[ratio["to"]], times, *judgement(ratio)])
+        alone = [each for each in entries if "wanted" in each] or ([] if ratios else entries[:1])
+        for each in alone:
+            others = [text for subject, text in measured.items() if subject != each["subject"] and not ratios]
+            row = [case, figure, measured[each["subject"]], ", ".join(others), ""]
+            found.append([*row, *judgement(each, each["unit"])])
     return found
+
+
+def judgement(judged: dict[str, Any], unit: str = "") -> list[str]:
+    """Return the cells for the spread of a ratio or figure, what was wanted, and whether it was reached."""
+    spread = f"{number(judged['low'])} to {number(judged['high'])}" if judged["low"] != judged["high"] else ""
+    if (good := reached(judged)) is None:
+        return [spread, "", ""]
+    sign = "≤" if judged["better"] == "less" else "≥"
+    return [spread, f"{sign} {judged['wanted']:,} {unit.removeprefix('1')}".rstrip(), "yes" if good else "NO"]
 
 
 def error_lines(result: dict[str, Any]) -> list[str]:
@@ -80,7 +77,7 @@ def terminal_table(results: Sequence[dict[str, Any]]) -> str:
 
     lines = [aligned(HEADINGS)]
     for result, found in parts:
-        lines += ["", f"-- {result['part']}: {result['method']}", *map(aligned, found), *error_lines(result)]
+        lines += ["", f"-- {result['part']}", *map(aligned, found), *error_lines(result)]
     verdicts = [row[-1] for _, found in parts for row in found if row[-1]]
     if missed := verdicts.count("NO"):
         lines += ["", f"NOT REACHED: {missed} of the {len(verdicts)} that have a wanted figure."]

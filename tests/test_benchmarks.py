@@ -86,14 +86,25 @@ def test_the_table_says_yes_and_no() -> None:
     assert unasked[-2:] == ["", ""]
 
 
-def test_a_figure_that_nothing_is_compared_with_has_a_row_of_its_own() -> None:
+def test_what_has_no_ratio_has_one_row_with_every_subject() -> None:
     made = sample("connections")
     made.add_figure("held", "Eyewall", "WebSockets", "", [50_000, 49_998, 49_999])
+    for subject, lost in (("Eyewall", 0), ("recipe", 312), ("git pull", 207)):
+        made.add_figure("new code", subject, "lost", "", [lost])
     made.add_figure("handover", "Eyewall", "largest lag", "s", [0.31])
     made.figures[-1] |= {"wanted": 0.2, "better": "less"}
-    _, held, lag = report.rows(made.document())
+    _, held, lost, lag = report.rows(made.document())
     assert held == ["held", "WebSockets", "Eyewall 49,999", "", "", "49,998 to 50,000", "", ""]
+    assert lost == ["new code", "lost", "Eyewall 0", "recipe 312, git pull 207", "", "", "", ""]
     assert lag == ["handover", "largest lag", "Eyewall 0.310 s", "", "", "", "≤ 0.2 s", "NO"]
+
+
+def test_a_figure_may_have_ratios_and_be_judged_by_itself() -> None:
+    made = sample()
+    made.figures[0] |= {"wanted": 6000, "better": "more"}
+    ratio, alone = report.rows(made.document())
+    assert ratio[-2:] == ["≥ 1.6", "yes"]
+    assert alone[2:] == ["Eyewall 5,400 /s", "", "", "5,130 to 5,940", "≥ 6,000 /s", "NO"]
 
 
 def test_the_terminal_shows_what_has_no_figure_and_counts_what_was_missed() -> None:
@@ -275,6 +286,14 @@ def test_a_part_that_fails_shows_why_and_the_rest_is_measured(tree: Tree) -> Non
     )
     assert [path.name for path in sorted(tree.published.iterdir())] == ["static.json", "static.svg"]
     assert tree.calls[-1] == DESTROY
+
+
+def test_a_part_that_ends_well_without_a_result_has_failed(tree: Tree) -> None:
+    tree.put("static")
+    (tree.place / "samples" / "dynamic.json").write_text("")
+    status, said = tree.run("dynamic", "static")
+    assert (status, "dynamic: there is no result in .build/benchmarks/dynamic.json: " in said) == (1, True), said
+    assert [path.name for path in sorted(tree.published.iterdir())] == ["static.json", "static.svg"]
 
 
 def test_an_unknown_part_is_refused_before_anything_starts(tree: Tree) -> None:
