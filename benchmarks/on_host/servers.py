@@ -1,0 +1,169 @@
+"""Servers to compare with: the application on bare Tornado, and nginx as Tornado's guide has it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from deployed import Deployed
+
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 20
+
+# The file of Tornado's guide, https://www.tornadoweb.org/en/stable/guide/running.html: the same directives with
+# the same values. Other accounts, ports and paths, as a host must have.
+RECIPE = """
+user www-data;
+worker_processes 1;
+error_log {place}/error.log;
+pid {place}/nginx.pid;
+
+events {{
+    worker_connections 1024;
+    use epoll;
+}}
+
+http {{
+    upstream frontends {{
+{upstreams}
+    }}
+
+    include /etc/nginx/mime.types;
+    default_type application/octet-stream;
+    access_log {place}/access.log;
+
+    keepalive_timeout 65;
+    proxy_read_timeout 200;
+    sendfile on;
+    tcp_nopush on;
+    tcp_nodelay on;
+    gzip on;
+    gzip_min_length 1000;
+    gzip_proxied any;
+    gzip_types text/plain text/html text/css text/xml application/x-javascript application/xml
+               application/atom+xml text/javascript{more_types};
+    proxy_next_upstream error;
+
+    server {{
+        listen {listen};
+        client_max_body_size 50M;
+
+        location ^~ /static/ {{
+            root {root};
+            if ($query_string) {{
+                expires max;
+            }}
+        }}
+        location = /favicon.ico {{
+            rewrite (.*) /static/favicon.ico;
+        }}
+        location = /robots.txt {{
+            rewrite (.*) /static/robots.txt;
+        }}
+        location / {{
+            proxy_pass_header Server;
+            proxy_set_header Host $http_host;
+            proxy_redirect off;
+            proxy_set_header X-Real-IP $remote_addr;
+            proxy_set_header X-Scheme $scheme;
+            proxy_pass http://frontends;
+        }}
+    }}
+}}
+"""
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+class Servers:
+    """Starts servers on loopback; they end with the `with` block."""
+
+    def __init__(self, deployed: Deployed) -> None:
+        self.deployed = deployed
+        self._started = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._started.close()
+
+    def tornado(self, *words: str, port: int | None = None) -> tuple[int, int]:
+        """Start bare.py with `words`, as the application's account and with its settings; return its port and pid.
+
+        The account cannot read our directory, so it gets the program as its standard input.
+        """
+        deployed = self.deployed
+        port = port or free_port()
+        with Path(__file__).with_name("bare.py").open(encoding="utf-8") as program:
+            process = subprocess.Popen(
+                [deployed.python, "-P", "-", deployed.entry, "--port", str(port), *words],
+                stdin=program,
+                env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"} | deployed.settings,
+                cwd=deployed.cwd,
+                user=deployed.uid,
+                group=deployed.gid,
+                extra_groups=[],
+                process_group=0,
+            )
+        self._started.callback(stop, process)
+        wait_for(port, process)
+        return port, process.pid
+
+    def recipe(self, ports: list[int], *, gzip_scripts: bool = False) -> tuple[int, int]:
+        """Start the guide's nginx before Tornado on `ports`; return its port and pid.
+
+        With `gzip_scripts` it compresses application/javascript too: Debian's name for scripts, which the guide's
+        list does not have.
+        """
+        place = self._started.enter_context(tempfile.TemporaryDirectory())
+        port = free_port()
+        file = Path(place, "nginx.conf")
+        file.write_text(
+            RECIPE.format(
+                place=place,
+                listen=f"{LOOPBACK}:{port}",
+                upstreams="\n".join(f"        server {LOOPBACK}:{upstream};" for upstream in ports),
+                root=self.deployed.static.parent,
+                more_types=" application/javascript" if gzip_scripts else "",
+            ),
+            encoding="utf-8",
+        )
+        process = subprocess.Popen(["nginx", "-c", file, "-g", "daemon off;"], process_group=0)
+        self._started.callback(stop, process)
+        wait_for(port, process)
+        return port, process.pid
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a server, which leads a process group, and its children: a forked Tornado's parent leaves them behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until `process` listens on `port`. RuntimeError if it ends, TimeoutError after START_SECONDS."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with socket.socket() as probe:
+            if not probe.connect_ex((LOOPBACK, port)):
+                return
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with status {process.returncode} before it listened")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{process.args!r} does not listen on port {port} after {START_SECONDS} s")
+        time.sleep(0.05)
