@@ -190,7 +190,12 @@ def test_access_log_is_buffered_json_with_the_request_id(http: Block) -> None:
     assert "$" not in filled
     keys = json.loads(filled).keys()
     assert {"time", "request_id", "client", "method", "uri", "status", "seconds", "upstream"} <= set(keys)
-    assert '"request_id":"$request_id"' in line
+    assert '"request_id":"$answered_request_id"' in line
+
+
+def test_only_what_a_process_was_asked_costs_a_request_id(http: Block) -> None:
+    ids = http.block("map", "$upstream_addr", "$answered_request_id")
+    assert ids.directives == [["default", "$request_id"], ["''", "''"]]
 
 
 @pytest.mark.parametrize("limit", [50000, 20000, 1024])
@@ -250,6 +255,18 @@ def test_only_a_sha512_names_a_version(http: Block, version: str, is_one: bool) 
     assert versions.get(f'"{pattern}"') == ["$sha512"]
 
 
+def test_static_files_stay_open_and_a_deploy_is_seen_within_a_second(whole: Block, server: Block) -> None:
+    most, inactive = server.get("open_file_cache")
+    assert inactive == "inactive=60s"
+    assert server.get("open_file_cache_valid") == ["1s"]
+    # a version that is not there yet is found as soon as it is published
+    assert "open_file_cache_errors" not in {
+        words[0] for block in (server, *server.blocks) for words in block.directives
+    }
+    left = int(whole.get("worker_rlimit_nofile")[0]) - int(whole.block("events").get("worker_connections")[0])
+    assert int(most.removeprefix("max=")) <= left // 2
+
+
 @pytest.mark.parametrize("name", ["favicon.ico", "robots.txt"])
 def test_root_files_come_from_static(server: Block, name: str) -> None:
     assert server.block("location", "=", f"/{name}").get("rewrite") == ["(.*)", f"/static/{name}"]
@@ -258,7 +275,8 @@ def test_root_files_come_from_static(server: Block, name: str) -> None:
 def test_without_static_files_tornado_answers_everything() -> None:
     http = conf(tornado_app_static="").block("http")
     assert [block.words for block in http.block("server").blocks] == [["location", "/"]]
-    assert [block.words[1] for block in http.named("map")] == ["$http_upgrade"]
+    assert {block.words[1] for block in http.named("map")} == {"$upstream_addr", "$http_upgrade"}
+    assert not http.block("server").has("open_file_cache")
 
 
 def test_a_denied_path_never_reaches_the_application() -> None:
