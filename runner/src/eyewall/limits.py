@@ -11,8 +11,8 @@ SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 def raise_open_files(wanted: int) -> None:
     """Raise the soft limit of open files to `wanted`; 0 leaves it alone.
 
-    At the limit Tornado does not fail, it spins: half a CPU printing tracebacks while clients hang. So a
-    process that cannot have what it was promised does not start.
+    At the limit new connections have to wait (see `eyewall.door`). So a process that cannot have what it was
+    promised does not start.
 
     Raises `Refusal` if the hard limit is lower.
     """

@@ -46,6 +46,11 @@ class ProcessMetrics(Collector):
         for (method, code), number in sorted(traffic.requests.items()):
             requests.add_metric([method, "none" if code == NO_ANSWER else str(code)], number)
         yield requests
+        yield CounterMetricFamily(
+            "eyewall_accept_pauses",
+            "How often no more connections were accepted, because open files were short.",
+            value=traffic.accept_pauses,
+        )
         cumulative = list(accumulate(traffic.durations))
         yield HistogramMetricFamily(
             "eyewall_request_duration_seconds",

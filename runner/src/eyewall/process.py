@@ -12,6 +12,7 @@ from pathlib import Path
 
 from eyewall.admin import Admin, Status
 from eyewall.debug import set_debug
+from eyewall.door import Door
 from eyewall.drain import Drain
 from eyewall.group import Group, GroupStatus
 from eyewall.limits import capped_backlog
@@ -62,6 +63,7 @@ class Process:
         self.group = group
         self.traffic = Traffic()
         self.proxies = Proxies(options.trusted)
+        self.door = Door(self.traffic)
         self.servers = Servers()
         self.drain = Drain(self.servers, self.traffic, options.drain)
         self.parent = parent
@@ -163,5 +165,5 @@ async def serve_factory(process: Process) -> None:
     options = process.options
     application = await load(options.target)
     set_debug(application, options.debug, options.switches)
-    process.add(Server(application, traffic=process.traffic, proxies=process.proxies))
+    process.add(Server(application, traffic=process.traffic, proxies=process.proxies, door=process.door))
     await process.serve()

@@ -158,7 +158,9 @@ class Program:
         setattr(tornado_process, "fork_processes", self._fork)  # noqa: B010
         # A reload would start the program again without us, on its own port. What a release is made of never changes.
         setattr(autoreload, "start", lambda *_: log.info("autoreload is off"))  # noqa: B010
-        HTTPServer.configure(ProgramServer, place=self, traffic=process.traffic, proxies=process.proxies)
+        HTTPServer.configure(
+            ProgramServer, place=self, traffic=process.traffic, proxies=process.proxies, door=process.door
+        )
 
     def _bind_sockets(self, port: int, *_: Any, **__: Any) -> list[socket.socket]:
         return self.sockets(port)

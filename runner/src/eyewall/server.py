@@ -8,7 +8,7 @@ with their next answer, WebSockets that can be told. `eyewall.drain`, `eyewall.a
 Tornado's `HTTPServer` is a `Configurable`: its own way to put another class beneath a program that makes
 its servers itself. `eyewall.program` puts `ProgramServer` there::
 
-    HTTPServer.configure(ProgramServer, place=…, traffic=…, proxies=…)
+    HTTPServer.configure(ProgramServer, place=…, traffic=…, proxies=…, door=…)
 
 Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCPServer._sockets``,
 ``_handlers``, ``_stopped``, ``_pending_sockets``, ``_handle_connection``; ``HTTPServer._connections``;
@@ -37,6 +37,7 @@ from tornado.iostream import IOStream
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
+from eyewall.door import Door
 from eyewall.log import log_request, request_id
 from eyewall.proxies import HEADERS, Proxies
 from eyewall.traffic import NO_ANSWER, Traffic
@@ -53,13 +54,15 @@ _id_numbers = count(1)
 class Server(HTTPServer):
     """Tornado's HTTP server, watched.
 
-    Takes what `HTTPServer` takes, and `traffic` (where to count) and `proxies` (whom to believe). Whether
-    ``xheaders`` is given or not: headers of the peers in `proxies` are believed, of others never.
+    Takes what `HTTPServer` takes, and `traffic` (where to count), `proxies` (whom to believe) and `door` (what
+    accepts connections). Whether ``xheaders`` is given or not: headers of the peers in `proxies` are believed, of
+    others never.
     """
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         self.traffic: Traffic = kwargs.pop("traffic", None) or Traffic()
         self.proxies: Proxies = kwargs.pop("proxies", None) or Proxies()
+        self.door: Door = kwargs.pop("door", None) or Door(self.traffic)
         self.draining = False
         self._exchanges: dict[object, _Exchange] = {}
         # A stream that an application took over (a WebSocket, as a rule) has left _connections.
@@ -75,7 +78,9 @@ class Server(HTTPServer):
     def open(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on `sockets`, unless the server was stopped before it began."""
         if not self._stopped:
-            super().add_sockets(sockets)
+            for listener in sockets:
+                self._sockets[listener.fileno()] = listener
+                self._handlers[listener.fileno()] = self.door.add(listener, self._handle_connection)
 
     @property
     def connections(self) -> int:

@@ -17,10 +17,11 @@ NO_ANSWER = 0
 
 
 class Traffic:
-    """Counts of requests, and of the seconds that they took."""
+    """Counts of requests, of the seconds that they took, and of what kept connections from being accepted."""
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.accept_pauses = 0  # see eyewall.door
         self.requests: dict[tuple[str, int], int] = {}
         self.durations = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0

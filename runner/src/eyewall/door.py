@@ -1,0 +1,127 @@
+"""Letting connections in while there are open files for them.
+
+Tornado's own accept handler fails when the process has no file left, and the loop calls it again at once: half a
+CPU goes into tracebacks while clients hang (measured, Tornado 6.6). Here the process stops accepting a little earlier.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import resource
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from eyewall.traffic import Traffic
+
+log = logging.getLogger(__name__)
+
+# Files that connections do not get: for the admin socket, and for what the application opens. Of a small limit, a quarter.
+RESERVE = 32
+CHECK = 0.1  # seconds
+# At the limit connections come and go, and accepting pauses many times a second. That is one time at the limit, with
+# one line in the log at its begin and one at its end, until it has not paused for so long.
+CALM = 5.0  # seconds
+# How many connections are accepted before others have their turn, as tornado.netutil.add_accept_handler does.
+ACCEPTS = 128
+# accept(2): no file for this process, none for the whole system, no memory.
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Door:
+    """Accepts connections on the listening sockets of a process, and pauses while open files are short.
+
+    What comes during a pause waits in the accept queue (``--backlog``), and is accepted when others have gone. The
+    kernel gives it to no other process on the port. `traffic` counts the pauses.
+    """
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._handlers: dict[socket.socket, Callable[[socket.socket, Any], None]] = {}
+        # The kernel gives the lowest free number: an open file of this number or above says that those below are taken.
+        self._mark = self._limit = 0
+        self._paused = False
+        self._pauses = 0  # since the files got short; 0: they are not
+        self._short_since = 0.0
+        self._resumed = 0.0
+
+    def add(self, listener: socket.socket, handle: Callable[[socket.socket, Any], None]) -> Callable[[], None]:
+        """Be ``tornado.netutil.add_accept_handler``: call `handle` with each connection; return what ends that."""
+        loop = asyncio.get_running_loop()
+        self._handlers[listener] = handle
+        if not self._paused:
+            loop.add_reader(listener, self._accept, listener)
+
+        def remove() -> None:
+            del self._handlers[listener]
+            loop.remove_reader(listener)
+
+        return remove
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS):
+            handle = self._handlers.get(listener)
+            if handle is None:
+                return
+            try:
+                connection, address = listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if error.errno not in SHORT:
+                    raise
+                self._pause(str(error.strerror))
+                return
+            short = connection.fileno() >= self._mark
+            handle(connection, address)
+            if short and not self._has_room():
+                self._pause(f"{self._mark} open files of {self._limit} are taken, the others are reserved")
+                return
+
+    def _has_room(self) -> bool:
+        """Tell whether as many files as are reserved are free for connections; find the mark anew (prlimit(1))."""
+        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        reserve = min(RESERVE, self._limit // 4)
+        self._mark = self._limit - reserve
+        taken: list[int] = []
+        try:
+            for _ in range(reserve):
+                taken.append(os.dup(next(iter(self._handlers)).fileno()))
+        except OSError:
+            return False
+        finally:
+            for number in taken:
+                os.close(number)
+        return taken[-1] < self._mark
+
+    def _pause(self, why: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._paused = True
+        self._traffic.accept_pauses += 1
+        for listener in self._handlers:
+            loop.remove_reader(listener)
+        self._pauses += 1
+        if self._pauses == 1:
+            self._short_since = loop.time()
+            log.warning("no connections are accepted (%s): new ones wait in the queue until others have gone", why)
+            loop.call_later(CHECK, self._check)
+
+    def _check(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._paused:
+            if self._handlers and self._has_room():
+                self._paused = False
+                self._resumed = loop.time()
+                for listener in self._handlers:
+                    loop.add_reader(listener, self._accept, listener)
+        elif loop.time() - self._resumed >= CALM:
+            log.info(
+                "connections are accepted again: open files were short for %.1f s, with %d pauses",
+                self._resumed - self._short_since, self._pauses,
+            )  # fmt: skip
+            self._pauses = 0
+            return
+        loop.call_later(CHECK, self._check)
