@@ -19,6 +19,7 @@ import logging
 import secrets
 import socket
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Iterable
 from itertools import count
 from time import perf_counter
@@ -69,6 +70,8 @@ class Server(HTTPServer):
         self._detached: weakref.WeakKeyDictionary[IOStream, weakref.ref[WebSocketHandler] | None] = (
             weakref.WeakKeyDictionary()
         )
+        # Of a server that drains: the WebSockets to be told, so that none of many thousands is looked at twice.
+        self._untold: deque[weakref.ref[WebSocketHandler]] = deque()
         super().initialize(*args, **(kwargs | {"xheaders": False}))
         if isinstance(self.request_callback, Application):
             self.request_callback.settings.setdefault("log_function", log_request)
@@ -130,20 +133,19 @@ class Server(HTTPServer):
         connection has one more request.
         """
         self.draining = True
+        self._untold.extend(reference for reference in self._detached.values() if reference is not None)
         self.conn_params.no_keep_alive = True
         for exchange in self._exchanges.values():
             exchange.end_keep_alive()
 
     def close_websockets(self, limit: int) -> int:
-        """Send a close frame (1012, service restart) to at most `limit` WebSockets that had none.
+        """Send a close frame (1012, service restart) to at most `limit` WebSockets that had none; for a drain.
 
         Returns how many were told. Tornado closes a socket whose client does not answer the frame in 5 s.
         """
         told = 0
-        for stream in self._open_streams():
-            if told >= limit:
-                break
-            handler = self._websocket(stream)
+        while told < limit and self._untold:
+            handler = self._untold.popleft()()
             # Tornado's WebSocketHandler.close() drops ws_connection: those without one are closing.
             if handler is not None and handler.ws_connection is not None:
                 handler.close(SERVICE_RESTART, "service restart")
@@ -152,9 +154,8 @@ class Server(HTTPServer):
 
     @property
     def websockets_untold(self) -> int:
-        """Open WebSockets that no close frame was sent to."""
-        handlers = (self._websocket(stream) for stream in self._open_streams())
-        return sum(1 for handler in handlers if handler is not None and handler.ws_connection is not None)
+        """WebSockets that the drain has sent no close frame to; some of them may have gone by themselves."""
+        return len(self._untold)
 
     def cut(self) -> None:
         """Close every connection at once, whatever it is doing."""
@@ -185,17 +186,15 @@ class Server(HTTPServer):
         if cast(IOStream | None, exchange.connection.stream) is None:
             handler = exchange.websocket()
             stream = cast(HTTP1ServerConnection, server_conn).stream
-            self._detached[stream] = None if handler is None else weakref.ref(handler)
+            reference = self._detached[stream] = None if handler is None else weakref.ref(handler)
+            if self.draining and reference is not None:
+                self._untold.append(reference)
 
     def _open_streams(self) -> list[IOStream]:
         # The application may hold on to a stream that was closed, so weak references are not enough.
         for stream in [stream for stream in self._detached if stream.closed()]:
             del self._detached[stream]
         return list(self._detached)
-
-    def _websocket(self, stream: IOStream) -> WebSocketHandler | None:
-        reference = self._detached.get(stream)
-        return None if reference is None else reference()
 
 
 class Place(Protocol):
