@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import socket
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyewall.admin import Admin, Status
+from eyewall.collector import Collector
 from eyewall.debug import set_debug
 from eyewall.door import Door
 from eyewall.drain import Drain
@@ -98,9 +98,7 @@ class Process:
         """
         options, group = self.options, self.group
         if not options.debug:
-            # What is loaded now stays: the collector need not walk it again (measured: 4 to 14 % faster).
-            gc.collect()
-            gc.freeze()
+            Collector().start()
         watchdog = Watchdog(options.watchdog)
         ProcessMetrics(self._status, watchdog).register()
         if (backlog := capped_backlog(options.backlog)) < options.backlog:
