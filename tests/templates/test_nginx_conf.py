@@ -57,6 +57,10 @@ def test_upstream_has_every_process_and_never_gives_one_up(ports: list[int]) -> 
     assert upstream.all("server") == [[f"127.0.0.1:{port}", "max_fails=0"] for port in ports]
 
 
+def test_a_connection_goes_where_there_are_fewest(http: Block) -> None:
+    assert http.block("upstream", "frontends").all("least_conn") == [[]]
+
+
 def test_upstream_ports_are_those_of_the_application(http: Block) -> None:
     servers = http.block("upstream", "frontends").all("server")
     assert [words[0] for words in servers] == ["127.0.0.1:8000", "127.0.0.1:8001"]
@@ -203,6 +207,7 @@ def test_connections_fit_the_open_files(limit: int) -> None:
     tree = conf(nginx_open_files=limit)
     assert tree.get("worker_rlimit_nofile") == [str(limit)]
     assert tree.get("worker_processes") == ["auto"]
+    assert conf(nginx_workers=7).get("worker_processes") == ["7"]
     connections = int(tree.block("events").get("worker_connections")[0])
     assert limit // 2 <= connections < limit
     assert tree.block("events").get("use") == ["epoll"]
