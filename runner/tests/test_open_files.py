@@ -67,8 +67,8 @@ def make_hungry_app() -> Application:
     return application
 
 
-def limited(*arguments: str) -> list[str]:
-    return ["prlimit", f"--nofile={LIMIT}", "--", *command(*arguments)]
+def limited(*arguments: str, limit: int = LIMIT) -> list[str]:
+    return ["prlimit", f"--nofile={limit}", "--", *command(*arguments)]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -188,6 +188,21 @@ def test_files_that_the_application_took_are_waited_for_as_well(start: Start) ->
         receive_answer(more)
         more.close()
     assert server.log.count(WARNING) == 1
+    assert "Traceback" not in server.log
+
+
+def test_wsgi_has_fewer_connections_than_open_files(start: Start) -> None:
+    server = start(SAMPLE, "--wsgi", command=partial(limited, limit=2 * LIMIT)).ready()
+    with fill(server.port) as connections:
+        time.sleep(1)
+        held = answered(connections)
+        waiting = [connection for connection in connections if connection not in held]
+        assert LIMIT // 2 < len(held) <= LIMIT
+        while waiting:
+            for connection in held:
+                connection.close()
+            held = until(partial(answered, waiting), "somebody in the queue has an answer")
+            waiting = [connection for connection in waiting if connection not in held]
     assert "Traceback" not in server.log
 
 

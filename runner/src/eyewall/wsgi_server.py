@@ -15,6 +15,7 @@ import faulthandler
 import logging
 import math
 import os
+import resource
 import select
 import signal
 import socket
@@ -48,6 +49,10 @@ log = logging.getLogger(__name__)
 KEEPALIVE = 65
 # How long after the drain the master kills a worker that is still there: the interpreter waits for every thread.
 EXIT_SECONDS = 2
+# Connections at a time, gunicorn's own number; more wait in the queue. Without open files for so many, fewer: at the limit
+# of open files gunicorn's worker would die.
+CONNECTIONS = 1000
+SPARE_FILES = 64
 MAX_LINE = 8190  # bytes, the most that gunicorn takes; nginx's large_client_header_buffers have 8 KiB
 
 
@@ -118,6 +123,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning",
             "workers": 1,
             "threads": self._threads,
+            "worker_connections": min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES),
             "graceful_timeout": self.drain + EXIT_SECONDS,
             "keepalive": KEEPALIVE,
             "limit_request_line": MAX_LINE,
