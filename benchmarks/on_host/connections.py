@@ -119,7 +119,8 @@ def limits(groups: Groups, deployed: Deployed, count: int) -> list[str]:
     low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="utf-8").split()
     ports = int(high) - int(low) + 1
     said.append(
-        f"Source ports of nginx: about {count // len(deployed.ports)} of {ports} to each process (ip_local_port_range)."
+        f"Source ports of nginx: about {count // len(deployed.ports)} of {ports} to each process (ip_local_port_range);"
+        " beyond the half of them each connection takes the kernel longer, as it looks for an even one first."
     )
     connections = number_in(Path("/etc/nginx/nginx.conf"), r"^\s*worker_connections (\d+);")
     said.append(
