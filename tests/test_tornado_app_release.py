@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from eyewall_support import load_module, run_module
+from eyewall_support import ROLES, load_module, run_module
 from tornado.web import StaticFileHandler
 
 pytestmark = pytest.mark.slow
@@ -276,14 +276,17 @@ def test_a_strict_umask_does_not_lock_the_application_out(
     assert stat.S_IMODE((sent / ".lock").stat().st_mode) == 0o600, "nobody else can hold it"
 
 
+@pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("missing", ["bundle", "wheelhouse"])
 def test_a_tar_file_that_was_not_sent(
-    release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str], missing: str
+    release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str], missing: str, named: bool
 ) -> None:
     given = arguments(sent)
     Path(given[missing]).unlink()
+    if not named:  # what this run had seen on the host, and another one removed
+        del given[missing]
     message = run_module(release, capsys, **given)["msg"]
-    assert message.startswith(f"{given[missing]} is not on this host, and the release is made of it;")
+    assert message.startswith(f"The {missing} of release 1.0 is not on this host, and it is made of that;")
 
 
 def test_a_run_that_goes_on_without_its_controller_is_waited_for(
@@ -315,6 +318,46 @@ def test_a_run_that_goes_on_without_its_controller_is_waited_for(
 def is_done_from_the_second_time_on() -> Any:
     answers = iter([False, True])
     return lambda _self: next(answers)
+
+
+def test_what_is_given_is_brought_and_leaves_no_trace(tmp_path: Path) -> None:
+    root, bundle, there = tmp_path / "root", tmp_path / "of-the-controller.tar", tmp_path / "tmp"
+    for directory in (root / "releases", root / "static"):
+        directory.mkdir(parents=True)
+    pack(bundle, {"nothing": ""})
+    given = {"root": root, "release": "1.0", "digest": "", "environment": "e", "python": sys.executable}
+
+    def play(*extra: str, **more: Path) -> str:
+        arguments = " ".join(f"{name}={value}" for name, value in (given | more).items())
+        # as on a host: what Ansible brings has a directory there of its own
+        variables = os.environ | {"ANSIBLE_REMOTE_TMP": str(there)}
+        command = [
+            "ansible",
+            "localhost",
+            "-i",
+            "localhost,",
+            "-c",
+            "local",
+            "-m",
+            "tornado_app_release",
+            "-a",
+            arguments,
+            *extra,
+        ]
+        command += ["--playbook-dir", str(place), "-e", f"ansible_python_interpreter={sys.executable}"]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, check=False).stdout
+
+    # for `ansible`, which reads no role: as the role has them
+    place = tmp_path / "play"
+    place.mkdir()
+    for directory in ("library", "module_utils", "action_plugins"):
+        (place / directory).symlink_to(ROLES / "tornado_app" / directory)
+    assert "The bundle of release 1.0 is not on this host" in play()
+    said = play(bundle=bundle)
+    assert "The wheelhouse of release 1.0 is not on this host" in said, said
+    assert bundle.exists(), "what the module removed was the controller's own"
+    assert [path for path in there.rglob("*") if path.is_file()] == []
+    assert "CHANGED" in play("--check", bundle=tmp_path / "nowhere.tar")
 
 
 # ---- Real virtualenvs ----

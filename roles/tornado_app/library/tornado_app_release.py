@@ -34,9 +34,9 @@ options:
   root: {type: path, required: true, description: The application's directory on the host.}
   release: {type: str, required: true, description: Name of the release.}
   digest: {type: str, required: true, description: SHA-256 of what the release was built from.}
-  bundle: {type: path, required: true, description: "The bundle on this host, removed once it was used."}
+  bundle: {type: path, description: "The bundle on the controller, for a release that is not there. An action plugin brings it."}
   environment: {type: str, required: true, description: Name of the environment that the release needs.}
-  wheelhouse: {type: path, required: true, description: "Its wheels on this host, read when it is not there; removed likewise."}
+  wheelhouse: {type: path, description: "Its wheels on the controller, for one that is not there; brought likewise."}
   python: {type: path, required: true, description: The interpreter of the virtualenv.}
 """
 
@@ -118,7 +118,7 @@ class Installer:
         self.done = self.place / "release.json"
         self.environment = self.root / "environments" / self.params["environment"]
         self.has_environment = (self.environment / "environment.json").exists()
-        self.bundle, self.wheelhouse = Path(self.params["bundle"]), Path(self.params["wheelhouse"])
+        self.tars = {name: Path(self.params[name]) for name in ("bundle", "wheelhouse") if self.params[name]}
 
     def is_done(self) -> bool:
         """Whether the release is there. Raises Failure for one of its name with other content."""
@@ -163,16 +163,19 @@ class Installer:
             if not self.is_done():
                 self.install()
         finally:
-            for tar in (self.bundle, self.wheelhouse):
+            for tar in self.tars.values():
                 tar.unlink(missing_ok=True)
 
     def install(self) -> None:
         """Make the release. Raises Failure, and whatever else stopped it, once what was made is gone."""
-        tars = [self.bundle] if self.has_environment else [self.bundle, self.wheelhouse]
-        for tar in tars:
-            if not tar.exists():
-                raise Failure(f"{tar} is not on this host, and the release is made of it; run the same command again.")
-        needed = NEED * sum(unpacked_size(tar) for tar in tars)
+        names = ["bundle"] if self.has_environment else ["bundle", "wheelhouse"]
+        for name in names:
+            if not (name in self.tars and self.tars[name].exists()):
+                raise Failure(
+                    f"The {name} of release {self.params['release']} is not on this host, and it is made of that; "
+                    "run the same command again."
+                )
+        needed = NEED * sum(unpacked_size(self.tars[name]) for name in names)
         try:
             if shutil.disk_usage(self.root).free < needed:
                 raise OSError(errno.ENOSPC, "nothing was unpacked")  # noqa: TRY301 -- one sentence for both
@@ -196,7 +199,7 @@ class Installer:
 
     def steps(self) -> None:
         """Static files first: on other hosts, processes of this release may soon name them."""
-        self.unpack(self.bundle, self.place)
+        self.unpack(self.tars["bundle"], self.place)
         if (self.place / "static").is_dir():
             publish(self.place / "static", self.root / "static")
         if not self.has_environment:
@@ -219,7 +222,7 @@ class Installer:
         self.run("Installing pip", venv / "bin" / "python", "-I", "-m", "ensurepip", "--default-pip")
 
     def make_environment(self) -> None:
-        self.unpack(self.wheelhouse, self.environment)
+        self.unpack(self.tars["wheelhouse"], self.environment)
         venv, wheels = self.environment / "venv", self.environment / "wheels"
         self.make_bare_venv(venv)
         self.add_pip(venv)
@@ -252,9 +255,9 @@ def main() -> None:
             "root": {"type": "path", "required": True},
             "release": {"type": "str", "required": True},
             "digest": {"type": "str", "required": True},
-            "bundle": {"type": "path", "required": True},
+            "bundle": {"type": "path"},
             "environment": {"type": "str", "required": True},
-            "wheelhouse": {"type": "path", "required": True},
+            "wheelhouse": {"type": "path"},
             "python": {"type": "path", "required": True},
         },
         supports_check_mode=True,
