@@ -216,7 +216,7 @@ def test_bare_tornado_spins(tmp_path: Path) -> None:
     try:
         until(lambda: listens(port), "bare Tornado listens")
         with fill(port):
-            assert cpu_share(bare.pid) > 0.25
+            assert cpu_share(bare.pid) > 0.1  # of what it can get: others want the machine, too
         assert (tmp_path / "log").read_text().count("Too many open files") > 100
     finally:
         bare.kill()
