@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[1:1] = [str(ROOT / "tests"), str(ROOT / "tests" / "apps")]
 
 from on_host.results import Results, version  # noqa: E402 -- what is found by the line above
-from proof import Traffic  # noqa: E402
-from release import write_release  # noqa: E402
+from proof import Traffic  # noqa: E402 -- the same
+from release import write_release  # noqa: E402 -- the same
 
 PEERS = ROOT / "benchmarks" / "peers"
 BUILD = ROOT / ".build" / "benchmarks"

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from deployed import Deployed, find, tornado_version
-from results import Results, version
+from deployed import Deployed, find, versions
+from results import Results
 from side_by_side import cpu_seconds, descendants
 from websockets import Counts, Target, WebSockets
 
@@ -226,11 +226,7 @@ def main() -> None:
         f"{given.count} WebSockets from clients of our own on the same CPUs, over loopback, through nginx; each sends 7"
         f" bytes and waits for its echo, {IN_FLIGHT} at a time. Memory is RssAnon; that of the kernel is of all four ends of"
         " a WebSocket, the client's and nginx' three with it.",
-        {
-            "nginx": version("nginx", "-v"),
-            "tornado": tornado_version(deployed),
-            "python": version(str(deployed.python), "-V"),
-        },
+        versions(deployed),
     )
     results.notes.append(f"{len(deployed.ports)} Tornado processes, {len(groups.pids['nginx'])} nginx workers.")
     with WebSockets(given.count, Target(deployed.nginx_port, "/echo", IN_FLIGHT)) as websockets:

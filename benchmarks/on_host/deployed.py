@@ -2,12 +2,13 @@
 
 import itertools
 import json
-import os
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from results import version
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,12 @@ def pid_on(generation: str, port: int) -> int:
     raise ValueError(f"no process of {generation} runs on port {port}")
 
 
-def tornado_version(deployed: Deployed) -> str:
-    """Return the version of Tornado in the release."""
-    program = "import tornado; print(tornado.version)"
-    return subprocess.run(
-        [deployed.python, "-P", "-c", program], check=True, capture_output=True, text=True, cwd=os.sep
-    ).stdout.strip()
+def versions(deployed: Deployed) -> dict[str, str]:
+    """Return the versions of nginx, and of Tornado and Python in the release."""
+    tornado = "import tornado; print(tornado.version)"
+    return {
+        "nginx": version("nginx", "-v"),
+        # -P: not whatever lies in the directory where this is run
+        "tornado": version(str(deployed.python), "-P", "-c", tornado),
+        "python": version(str(deployed.python), "-V"),
+    }

@@ -5,7 +5,7 @@ Printed as JSON. As root on a host that the roles deployed benchmarks/applicatio
 
 from functools import partial
 
-from deployed import find, tornado_version
+from deployed import find, versions
 from results import Results, version
 from servers import Servers
 from side_by_side import CPU, P50, P99, RATE, Answer, Options, Subject, compare
@@ -29,16 +29,7 @@ def wrong(text: bytes, answer: Answer) -> str:
 def main() -> None:
     options = Options.parse(__doc__)
     deployed = find()
-    results = Results(
-        "dynamic",
-        options.method,
-        {
-            "nginx": version("nginx", "-v"),
-            "tornado": tornado_version(deployed),
-            "python": version(str(deployed.python), "-V"),
-            "wrk": version("wrk", "-v"),
-        },
-    )
+    results = Results("dynamic", options.method, versions(deployed) | {"wrk": version("wrk", "-v")})
     processes = len(deployed.ports)
     with Servers(deployed) as servers:
         behind = [servers.tornado("--xheaders") for _ in deployed.ports]

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 from functools import partial
 
-from deployed import Deployed, find, tornado_version
+from deployed import Deployed, find, versions
 from results import Results, version
 from servers import Servers
 from side_by_side import CPU, P99, RATE, Answer, Options, Subject, compare
@@ -39,16 +39,7 @@ def wrong(deployed: Deployed, file: str, encoding: str, answer: Answer) -> str:
 def main() -> None:
     options = Options.parse(__doc__)
     deployed = find()
-    results = Results(
-        "static",
-        options.method,
-        {
-            "nginx": version("nginx", "-v"),
-            "tornado": tornado_version(deployed),
-            "python": version(str(deployed.python), "-V"),
-            "wrk": version("wrk", "-v"),
-        },
-    )
+    results = Results("static", options.method, versions(deployed) | {"wrk": version("wrk", "-v")})
     with Servers(deployed) as servers:
         handler_port, handler = servers.tornado("--static", str(deployed.static))
         recipe_port, recipe = servers.recipe([handler_port])

@@ -244,7 +244,8 @@ class _Process:
         client.state = _CONNECTING
         client.left = client.left or now
         polite = not error and client.tries == 0
-        delay = JITTER * random.random() if polite else min(10, 0.4 * 2**client.tries) * random.uniform(0.5, 1)  # noqa: S311
+        spread = random.random()  # noqa: S311 -- so that not all come back at once; nobody has to be kept from guessing it
+        delay = JITTER * spread if polite else min(10, 0.4 * 2**client.tries) * (1 + spread) / 2
         client.tries += 1
         heapq.heappush(self.due, (now + delay, client.number))
 
