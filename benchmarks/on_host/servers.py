@@ -15,68 +15,7 @@ from deployed import Deployed
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 20
-
-# The file of Tornado's guide, https://www.tornadoweb.org/en/stable/guide/running.html: the same directives with
-# the same values. Other accounts, ports and paths, as a host must have.
-RECIPE = """
-user www-data;
-worker_processes 1;
-error_log {place}/error.log;
-pid {place}/nginx.pid;
-
-events {{
-    worker_connections 1024;
-    use epoll;
-}}
-
-http {{
-    upstream frontends {{
-{upstreams}
-    }}
-
-    include /etc/nginx/mime.types;
-    default_type application/octet-stream;
-    access_log {place}/access.log;
-
-    keepalive_timeout 65;
-    proxy_read_timeout 200;
-    sendfile on;
-    tcp_nopush on;
-    tcp_nodelay on;
-    gzip on;
-    gzip_min_length 1000;
-    gzip_proxied any;
-    gzip_types text/plain text/html text/css text/xml application/x-javascript application/xml
-               application/atom+xml text/javascript{more_types};
-    proxy_next_upstream error;
-
-    server {{
-        listen {listen};
-        client_max_body_size 50M;
-
-        location ^~ /static/ {{
-            root {root};
-            if ($query_string) {{
-                expires max;
-            }}
-        }}
-        location = /favicon.ico {{
-            rewrite (.*) /static/favicon.ico;
-        }}
-        location = /robots.txt {{
-            rewrite (.*) /static/robots.txt;
-        }}
-        location / {{
-            proxy_pass_header Server;
-            proxy_set_header Host $http_host;
-            proxy_redirect off;
-            proxy_set_header X-Real-IP $remote_addr;
-            proxy_set_header X-Scheme $scheme;
-            proxy_pass http://frontends;
-        }}
-    }}
-}}
-"""
+RECIPE = Path(__file__).with_name("recipe.conf")  # the nginx file of Tornado's guide
 
 
 def free_port() -> int:
@@ -133,10 +72,12 @@ class Servers:
         port = free_port()
         file = Path(place, "nginx.conf")
         file.write_text(
-            RECIPE.format(
-                place=place,
+            RECIPE.read_text(encoding="utf-8").format(
+                name="recipe",
+                logs=place,
+                run=place,
                 listen=f"{LOOPBACK}:{port}",
-                upstreams="\n".join(f"        server {LOOPBACK}:{upstream};" for upstream in ports),
+                upstreams=" ".join(f"server {LOOPBACK}:{upstream};" for upstream in ports),
                 root=self.deployed.static.parent,
                 more_types=" application/javascript" if gzip_scripts else "",
             ),
