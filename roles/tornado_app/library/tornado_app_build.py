@@ -17,6 +17,7 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -520,15 +521,20 @@ def deliver(params: dict[str, Any], source: Path, name: str, build: Path) -> dic
             continue
         changed = True
         found = wheelhouse(build, wanted, target, environment)
-        if python := interpreter_for(target):
-            check_import(wheels, found, wanted, entry, python)
-        held = {"manifest.json": json.dumps({"name": params["name"], "digest": total, "entry": entry}).encode()}
-        held |= {f"wheels/{file.name}": file.read_bytes() for file in wheels}
-        for below, data in sorted(static_files(application, static).items()) if static else []:
-            variants = {"": data} | compressed(below, data)
-            held |= {f"static/{below}{ending}": content for ending, content in variants.items()}
-        dependencies = {f"wheels/{file.name}": file.read_bytes() for file in sorted(found.iterdir())}
-        write_tar(house, {"requirements.txt": wanted.encode()} | dependencies)
+        with ThreadPoolExecutor() as beside:
+            # an import and a compression take a CPU each
+            python = interpreter_for(target)
+            checked = beside.submit(check_import, wheels, found, wanted, entry, python) if python else None
+            held = {"manifest.json": json.dumps({"name": params["name"], "digest": total, "entry": entry}).encode()}
+            held |= {f"wheels/{file.name}": file.read_bytes() for file in wheels}
+            for below, data in sorted(static_files(application, static).items()) if static else []:
+                variants = {"": data} | compressed(below, data)
+                held |= {f"static/{below}{ending}": content for ending, content in variants.items()}
+        if checked:
+            checked.result()
+        if not house.exists():
+            dependencies = {f"wheels/{file.name}": file.read_bytes() for file in sorted(found.iterdir())}
+            write_tar(house, {"requirements.txt": wanted.encode()} | dependencies)
         write_tar(path, held)
     return {"changed": changed, "release": release, "digest": total, "targets": targets}
 

@@ -116,9 +116,9 @@ class Mover(Groups):
                     f"{self.state(self.generation, port)}).{self.log(self.generation, port)}"
                 )
 
-    def settle(self, started: dict[int, int]) -> None:
-        """Watch the new processes for a while."""
-        deadline = time.monotonic() + self.params["settle"]
+    def settle(self, started: dict[int, int], since: float) -> None:
+        """Watch the new processes until a while has passed since the last one took over; while old ones drain, it passes."""
+        deadline = since + self.params["settle"]
         self.check(started)
         while time.monotonic() < deadline:
             time.sleep(0.2)
@@ -135,12 +135,13 @@ class Mover(Groups):
             for ports in self.batches(self.ports):
                 for port, seconds in self.start(self.generation, ports).items():
                     self.report.setdefault(port, {})["ready_seconds"] = seconds
+                took_over = time.monotonic()
                 started |= {port: pid for port, pid in self.pids().items() if port in ports}
                 for group in self.others():
                     self.end(group, ports)
                 # before the next ports have none but new processes, too
                 self.check(started)
-            self.settle(started)
+            self.settle(started, took_over)
         except Failure as failure:
             try:
                 self.restore(old)
