@@ -60,7 +60,8 @@ Call = Callable[..., dict[str, Any]]
 @pytest.fixture
 def call(module: ModuleType, root: Path, capsys: pytest.CaptureFixture[str]) -> Call:
     def run(run: dict[str, Any], *, check: bool = False, **arguments: Any) -> dict[str, Any]:
-        return run_module(module, capsys, check=check, **{"root": str(root), **run, **arguments})
+        kept = {"logs": str(root / "logs"), "keep": 2} if arguments["state"] == "ended" else {}
+        return run_module(module, capsys, check=check, **{"root": str(root), **kept, **run, **arguments})
 
     return run
 
@@ -99,6 +100,21 @@ def test_a_deploy_begins_and_ends(root: Path, call: Call) -> None:
     assert list(said.values()) == ["ada@desk", "deploy", "g2", "g1", "1.0", "g2", "2.0"]
     assert (record["outcome"], record["message"]) == ("succeeded", "")
     assert stat.S_IMODE((root / "deploys.jsonl").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(("outcome", "stay"), [("succeeded", {"g1", "g2"}), ("failed", {"g0", "g1", "g2"})])
+def test_the_end_of_a_deploy_that_succeeded_removes_what_nobody_goes_back_to(
+    root: Path, call: Call, outcome: str, stay: set[str]
+) -> None:
+    add_generation(root, "g0", "0.9")
+    for number, name in enumerate(("g0", "g1", "g2")):
+        os.utime(root / "generations" / name / "generation.json", (number, number))
+    call(RUN, **BEGIN)
+    point_to(root, "g2")
+    assert call(RUN, state="ended", outcome=outcome).get("removed", []) == (
+        [str(root / "generations" / "g0")] if outcome == "succeeded" else []
+    )
+    assert {place.name for place in (root / "generations").iterdir()} == stay
 
 
 def test_files_have_their_modes_under_a_strict_umask(root: Path, call: Call) -> None:
@@ -267,6 +283,7 @@ class Controller:
             point_to(root, "g1")
         common = {"root": f"{place}/{{{{ inventory_hostname }}}}/board"}
         begin = {"tornado_app_deploy": {**common, **BEGIN}, "register": "begun"}
+        end = {**common, "state": "ended", "outcome": "succeeded", "logs": str(place / "logs"), "keep": 5}
         # waits for the file `go`, and for a minute at most
         wait = f"touch {place}/at-work; for i in $(seq 600); do [ -e {place}/go ] && exit 0; sleep 0.1; done; exit 1"
         tasks = [
@@ -275,7 +292,7 @@ class Controller:
             {**begin, "name": "Begin again"},
             {"name": "Show again", "ansible.builtin.debug": {"msg": "BEGUN {{ begun.id }} {{ begun.changed }}"}},
             {"name": "Work", "ansible.builtin.shell": wait},
-            {"name": "End", "tornado_app_deploy": {**common, "state": "ended", "outcome": "succeeded"}},
+            {"name": "End", "tornado_app_deploy": end},
         ]
         play = {"name": "Deploy", "hosts": "all", "gather_facts": False, "tasks": tasks}
         (place / "play.yml").write_text(yaml.safe_dump([play]))
@@ -554,7 +571,7 @@ def test_info_of_a_host(root: Path, call: Call, capsys: pytest.CaptureFixture[st
     point_to(root, "g3")
     for number in range(7):
         call({**RUN, "id": f"run-{number}"}, **BEGIN)
-        call({**RUN, "id": f"run-{number}"}, state="ended", outcome="succeeded")
+        call({**RUN, "id": f"run-{number}"}, state="ended", outcome="succeeded", keep=4)
     call(OTHER, **BEGIN)
     told = read()
     assert not told["changed"]

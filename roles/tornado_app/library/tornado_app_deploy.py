@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.tornado_app_root import DEPLOY
+from ansible.module_utils.tornado_app_prune import prune
+from ansible.module_utils.tornado_app_root import DEPLOY, Failure
 
 DOCUMENTATION = r"""
 module: tornado_app_deploy
@@ -21,6 +22,8 @@ short_description: Begin and end a change of the application on a host, one at a
 description:
   - The beginning takes the host's lock, C(deploy.json), and says which generation the host is to go back to when the change fails
     anywhere. The end adds a line to C(deploys.jsonl) and gives the lock up. In one run of ansible-playbook, both may be repeated.
+  - The end of one that succeeded removes what nobody goes back to, C(removed) (it takes no module of its own, which would be
+    half a second).
   - A lock of another run is refused, with a sentence that says whose it is. One whose time is up, or whose ansible-playbook was
     killed on this controller, is taken over, with the generation that its run was to go back to.
   - Every time is the host's. An action plugin adds what it is called by, so it works in a task only.
@@ -33,6 +36,8 @@ options:
   expires: {type: int, description: "Seconds from now after which another run may take the lock over; to begin."}
   outcome: {type: str, choices: [succeeded, failed], description: "How it went; to end."}
   message: {type: str, default: "", description: "Why, of which the first line is kept; to end."}
+  logs: {type: path, description: "The directory of the application's logs; to end."}
+  keep: {type: int, description: "How many generations stay, at least 2; to end."}
   id: {type: str, required: true, description: "The run of ansible-playbook. This and the rest come from the action plugin."}
   owner: {type: str, required: true, description: "Who runs it, as in C(user@controller)."}
   controller: {type: str, required: true, description: "Where, since its last boot."}
@@ -176,6 +181,8 @@ def main() -> None:
             "expires": {"type": "int"},
             "outcome": {"type": "str", "choices": ["succeeded", "failed"]},
             "message": {"type": "str", "default": ""},
+            "logs": {"type": "path"},
+            "keep": {"type": "int"},
             "id": {"type": "str", "required": True},
             "owner": {"type": "str", "required": True},
             "controller": {"type": "str", "required": True},
@@ -185,7 +192,7 @@ def main() -> None:
         },
         required_if=[
             ("state", "begun", ("wanted", "release", "verb", "expires")),
-            ("state", "ended", ("outcome",)),
+            ("state", "ended", ("outcome", "logs", "keep")),
         ],
         supports_check_mode=True,
     )
@@ -194,6 +201,10 @@ def main() -> None:
         with exclusive(root) if root.is_dir() and not module.check_mode else nullcontext():
             deploy = Deploy(module.params, check=module.check_mode)
             result = deploy.begin() if module.params["state"] == "begun" else deploy.end()
+        if module.params["outcome"] == "succeeded" and result["changed"]:
+            result["removed"] = prune(root, Path(module.params["logs"]), module.params["keep"])
+    except Failure as failure:
+        module.fail_json(msg=f"What nobody goes back to was not removed: {failure}")
     except Refusal as refusal:
         wanted = {name: module.params[name] for name in ("verb", "wanted", "release")}
         module.fail_json(msg=str(refusal), lock=refusal.lock, **wanted)

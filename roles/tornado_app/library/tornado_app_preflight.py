@@ -276,6 +276,7 @@ def main() -> None:
         target=target,
         kernel={name: read(name) for name in ("net.core.somaxconn", "net.ipv4.tcp_migrate_req")},
         has_supervisor=Path("/usr/bin/supervisord").exists(),
+        current=current.readlink().name if (current := Path(params["root"], "current")).is_symlink() else None,
         releases=complete(params["root"], "releases", "release.json"),
         environments=complete(params["root"], "environments", "environment.json"),
     )
