@@ -9,7 +9,7 @@ from eyewall_support import render
 from nginx_blocks import Block, parse
 
 TEMPLATE = "nginx/etc/nginx/nginx.conf.j2"
-STATIC = ("location", "~", "^/static/(?<static_path>.+)$")
+STATIC = ("location", "^~", "/static/")
 
 
 def conf(**given: Any) -> Block:
@@ -220,23 +220,40 @@ def test_open_files_follow_the_sites_one_limit() -> None:
 # ---- Static files ----
 
 
-def test_a_published_version_is_served_from_the_store_for_ever(server: Block) -> None:
+def test_a_published_version_is_served_from_the_store_for_ever(http: Block, server: Block) -> None:
     static = server.block(*STATIC)
-    assert static.get("root") == ["/opt/board/static"]
-    assert static.get("try_files") == ["/$static_version/$static_path", "@static_current"]
-    assert static.get("expires") == ["max"]
+    assert static.get("alias") == ["$static_directory/"]
+    assert static.get("expires") == ["$static_expires"]
     assert static.get("gzip_static") == ["on"]
     assert static.get("brotli_static") == ["on"]
-    assert ["Cache-Control", '"public, immutable"'] in static.all("add_header")
+    assert ["Cache-Control", "$static_cache_control"] in static.all("add_header")
+    assert versioned(http, "$static_directory") == ["/opt/board/static/$static_version"]
+    assert versioned(http, "$static_expires") == ["max"]
+    assert versioned(http, "$static_cache_control") == ['"public, immutable"']
 
 
-def test_anything_else_is_the_current_release_and_not_kept(server: Block) -> None:
+def test_without_a_version_it_is_the_current_release_and_not_kept(http: Block) -> None:
+    assert unversioned(http, "$static_directory") == ["/opt/board/current/release/static"]
+    assert unversioned(http, "$static_expires") == ["off"]
+    assert unversioned(http, "$static_cache_control") == ["no-cache"]
+
+
+def test_a_version_that_nobody_published_is_the_current_release_and_not_kept(server: Block) -> None:
+    assert server.block(*STATIC).get("error_page") == ["403", "404", "=", "@static_current"]
     current = server.block("location", "@static_current")
     assert current.get("root") == ["/opt/board/current/release"]
-    assert current.get("try_files") == ["/static/$static_path", "=404"]
+    assert current.get("try_files") == ["$uri", "=404"]
     assert ["Cache-Control", "no-cache"] in current.all("add_header")
     assert not current.has("expires")
     assert current.get("gzip_static") == ["on"]
+
+
+def versioned(http: Block, name: str) -> list[str]:
+    return http.block("map", "$static_version", name).get("default")
+
+
+def unversioned(http: Block, name: str) -> list[str]:
+    return http.block("map", "$static_version", name).get("''")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +269,7 @@ def test_anything_else_is_the_current_release_and_not_kept(server: Block) -> Non
 )
 def test_only_a_sha512_names_a_version(http: Block, version: str, is_one: bool) -> None:
     versions = http.block("map", "$arg_v", "$static_version")
-    assert versions.get("default") == ["unpublished"]
+    assert versions.get("default") == ["''"]
     (pattern,) = (words[0].strip('"') for words in versions.directives if "~" in words[0])
     assert pattern.startswith("~^"), "nginx: ~ is with the case, ~* without"
     found = re.search(pattern[1:].replace("(?<", "(?P<"), version)
