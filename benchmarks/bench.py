@@ -41,6 +41,7 @@ class Part:
 PARTS = {
     "dynamic": Part("ansible-playbook -i {inventory} benchmarks/measure.yml -e part=dynamic", minutes=35),
     "static": Part("ansible-playbook -i {inventory} benchmarks/measure.yml -e part=static", minutes=35),
+    "settings": Part("ansible-playbook -i {inventory} benchmarks/measure.yml -e part=settings", minutes=35),
     "connections": Part("python benchmarks/connections.py --inventory {inventory}", minutes=40),
     "deploys": Part("python benchmarks/deploys.py", minutes=45, site=False),  # makes hosts of its own
 }

@@ -46,6 +46,8 @@ BEFORE = 2  # seconds of traffic before a deploy
 AFTER = 12  # and after it: nginx leaves a process out for ten, if it failed once (fail_timeout)
 HOSTS = (1, 2, 8)
 PROCESSES = (2, 4, 8, 16)
+BATCHES = (1, 2, 4, 8)  # of BATCHED processes
+BATCHED = 8
 TIMES = 2  # how often a point of a curve is measured
 
 DOORS = {"Eyewall": "http://127.0.0.1:8150", "Ansistrano": "http://127.0.0.1:8151", "git pull": "http://127.0.0.1:8152"}
@@ -274,15 +276,19 @@ def curves(site: Site, results: Results) -> None:
         print(f"{words}: {taken}", flush=True)
         return x, round(statistics.median(taken), 1)
 
+    def on_one(x: int, variable: str, *words: str) -> tuple[int, float]:
+        given = ("--limit", site.hosts[0], "-e", f"{variable}={x}", *words)
+        site.play("playbooks/deploy.yml", *given)  # the change of the number is not what is measured
+        return point(x, *given)
+
     lines = {DEPLOY: [point(number, "--limit", ",".join(site.hosts[:number])) for number in HOSTS]}
     results.add_curve("Time of a deploy against the number of hosts, 2 processes each", "hosts", "s", lines)
-    one = ("--limit", site.hosts[0])
-    found = []
-    for number in PROCESSES:
-        words = (*one, "-e", f"tornado_app_processes={number}")
-        site.play("playbooks/deploy.yml", *words)
-        found.append(point(number, *words))
-    results.add_curve("Time of a deploy against the number of processes of one host", "processes", "s", {DEPLOY: found})
+    lines = {DEPLOY: [on_one(number, "tornado_app_processes") for number in PROCESSES]}
+    results.add_curve("Time of a deploy against the number of processes of one host", "processes", "s", lines)
+    some = ("-e", f"tornado_app_processes={BATCHED}")
+    lines = {DEPLOY: [on_one(number, "tornado_app_batch", *some) for number in BATCHES]}
+    title = f"Time of a deploy against tornado_app_batch, {BATCHED} processes on one host"
+    results.add_curve(title, "processes that change at once", "s", lines)
 
 
 def main() -> None:

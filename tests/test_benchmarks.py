@@ -241,6 +241,7 @@ def test_all_parts_run_in_order_on_one_host_that_is_removed(tree: Tree) -> None:
         CREATE,
         STATIC.replace("static", "dynamic"),
         STATIC,
+        STATIC.replace("static", "settings"),
         "--inventory benchmarks/inventory",  # connections
         "",  # deploys
         DESTROY,
@@ -299,7 +300,7 @@ def test_a_part_that_ends_well_without_a_result_has_failed(tree: Tree) -> None:
 def test_an_unknown_part_is_refused_before_anything_starts(tree: Tree) -> None:
     status, said = tree.run("static", "statics")
     assert (status, tree.calls) == (2, [])
-    assert said == "ONLY: statics is no part; allowed are dynamic, static, connections, deploys.\n"
+    assert said == "ONLY: statics is no part; allowed are dynamic, static, settings, connections, deploys.\n"
 
 
 def test_hosts_of_ones_own_are_neither_made_nor_removed(tree: Tree) -> None:

@@ -1,7 +1,9 @@
 """What the benchmarks make of what they measure: a wrong figure looks as good as a right one."""
 
+import asyncio
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -10,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from eyewall_support import REPOSITORY
+from eyewall_support import REPOSITORY, render
+from nginx_blocks import parse
 
 ON_HOST = REPOSITORY / "benchmarks" / "on_host"
 
@@ -143,3 +146,51 @@ def test_a_subject_that_answers_wrongly_is_not_loaded() -> None:
         server.shutdown()
     assert document(results)["figures"] == []
     assert document(results)["errors"] == [{"case": "hello", "subject": "A", "text": "answered 500"}]
+
+
+def test_each_setting_is_in_what_the_roles_write_and_a_missing_one_is_an_error() -> None:
+    from servers import replaced  # noqa: PLC0415
+    from settings import NGINX  # noqa: PLC0415
+
+    written = render("nginx/etc/nginx/nginx.conf.j2")
+    for case, _, _, change in NGINX:
+        other = replaced(written, change)
+        assert parse(other)  # it is whole
+        assert other != written, case
+    one = next(change for case, _, _, change in NGINX if case == "tornado_app_processes")
+    assert len(re.findall(r"^ *server 127", written, re.MULTILINE)) > 1
+    assert len(re.findall(r"^ *server 127", replaced(written, one), re.MULTILINE)) == 1
+    with pytest.raises(ValueError, match="nothing that matches '\\^gone;'"):
+        replaced(written, {"^gone;": ""})
+
+
+def test_a_storm_ends_when_every_connection_was_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    import settings  # noqa: PLC0415
+
+    async def answered(line: bytes) -> tuple[float, int]:
+        asked = 0
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal asked
+            await reader.readuntil(b"\r\n\r\n")
+            asked += 1
+            await asyncio.sleep(0.2)
+            writer.write(line)
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1") as server:
+            try:
+                return await settings.storm(server.sockets[0].getsockname()[1]), asked
+            finally:
+                await asyncio.sleep(0.5)  # until each has closed its end
+
+    monkeypatch.setattr(settings, "STORM", 20)
+    seconds, asked = asyncio.run(answered(b"HTTP/1.1 200 OK\r\n\r\n"))
+    assert asked == 20
+    assert 0.2 <= seconds < 5
+    with pytest.raises(ExceptionGroup) as refused:
+        asyncio.run(answered(b"HTTP/1.1 503 Busy\r\n\r\n"))
+    assert "503 Busy" in str(refused.value.exceptions[0])
+    monkeypatch.setattr(settings, "STORM_SECONDS", 0.05)
+    with pytest.raises(TimeoutError):
+        asyncio.run(answered(b"HTTP/1.1 200 OK\r\n\r\n"))

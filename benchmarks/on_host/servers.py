@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +17,7 @@ from deployed import Deployed
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 20
+NGINX = Path("/etc/nginx/nginx.conf")  # what the roles wrote
 RECIPE = Path(__file__).with_name("recipe.conf")  # the nginx file of Tornado's guide
 
 
@@ -62,31 +65,76 @@ class Servers:
         wait_for(port, process)
         return port, process.pid
 
+    def runner(self, *words: str) -> int:
+        """Start one more of the deployed processes, with `words` after its own; return its port."""
+        deployed, port = self.deployed, free_port()
+        given = Path(f"/proc/{deployed.pids[0]}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+        for option in ("--port", "--admin", "--generation"):
+            del given[(at := given.index(option)) : at + 2]
+        # its last word is the factory
+        process = subprocess.Popen(
+            [*given[:-1], "--port", str(port), *words, given[-1]],
+            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd=deployed.cwd,
+            user=deployed.uid,
+            group=deployed.gid,
+            extra_groups=[],
+            process_group=0,
+        )
+        self._started.callback(stop, process)
+        wait_for(port, process)
+        return port
+
     def recipe(self, ports: list[int], *, gzip_scripts: bool = False) -> tuple[int, int]:
         """Start the guide's nginx before Tornado on `ports`; return its port and pid.
 
         With `gzip_scripts` it compresses application/javascript too: Debian's name for scripts, which the guide's
         list does not have.
         """
-        place = self._started.enter_context(tempfile.TemporaryDirectory())
-        port = free_port()
-        file = Path(place, "nginx.conf")
-        file.write_text(
-            RECIPE.read_text(encoding="utf-8").format(
-                name="recipe",
-                logs=place,
-                run=place,
-                listen=f"{LOOPBACK}:{port}",
-                upstreams=" ".join(f"server {LOOPBACK}:{upstream};" for upstream in ports),
-                root=self.deployed.static.parent,
-                more_types=" application/javascript" if gzip_scripts else "",
-            ),
-            encoding="utf-8",
+        place, port = self._started.enter_context(tempfile.TemporaryDirectory()), free_port()
+        text = RECIPE.read_text(encoding="utf-8").format(
+            name="recipe",
+            logs=place,
+            run=place,
+            listen=f"{LOOPBACK}:{port}",
+            upstreams=" ".join(f"server {LOOPBACK}:{upstream};" for upstream in ports),
+            root=self.deployed.static.parent,
+            more_types=" application/javascript" if gzip_scripts else "",
         )
+        return port, self._nginx(text, Path(place), port)
+
+    def changed(self, change: Mapping[str, str]) -> tuple[int, int]:
+        """Start the deployed nginx once more, with lines changed; return its port and pid.
+
+        `change` has what stands in the place of a regular expression. ValueError if there is nothing that it matches.
+        """
+        place, port = self._started.enter_context(tempfile.TemporaryDirectory()), free_port()
+        moved = {
+            r"^(\s*)listen \d+ .*;": rf"\1listen {LOOPBACK}:{port};",
+            r"^\s*listen \[::\]:.*;": "",
+            r"^pid .*;": f"pid {place}/nginx.pid;",
+            r"^(\s*access_log) \S+": rf"\1 {place}/access.log",
+            r"^error_log .*;": f"error_log {place}/error.log;",
+        }
+        text = replaced(NGINX.read_text(encoding="utf-8"), moved | dict(change))
+        return port, self._nginx(text, Path(place), port)
+
+    def _nginx(self, text: str, place: Path, port: int) -> int:
+        file = place / "nginx.conf"
+        file.write_text(text, encoding="utf-8")
         process = subprocess.Popen(["nginx", "-c", file, "-g", "daemon off;"], process_group=0)
         self._started.callback(stop, process)
         wait_for(port, process)
-        return port, process.pid
+        return process.pid
+
+
+def replaced(text: str, change: Mapping[str, str]) -> str:
+    """Replace what regular expressions match in lines. ValueError if one matches nothing."""
+    for pattern, by in change.items():
+        text, count = re.subn(pattern, by, text, flags=re.MULTILINE)
+        if not count:
+            raise ValueError(f"{NGINX} has nothing that matches {pattern!r}")
+    return text
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
