@@ -65,6 +65,12 @@ class Lag(threading.Thread):
         self.join()
 
 
+def word_after(option: str, pid: int) -> str:
+    """Return what an option of a process is."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    return words[words.index(option) + 1]
+
+
 def ask(path: Path, what: str) -> str:
     """Return what an admin socket answers; nothing if there is nobody (any more)."""
     connection = AdminConnection(path)
@@ -182,8 +188,7 @@ def hold(results: Results, websockets: WebSockets, groups: Groups, count: int, i
 
 def hand_over(results: Results, websockets: WebSockets, deployed: Deployed, count: int, seconds: float) -> str:
     """Wait for a handover and measure it; return a sentence if that failed, else ""."""
-    words = Path(f"/proc/{deployed.pids[0]}/cmdline").read_bytes().decode().split("\0")
-    lag = Lag(Path(words[words.index("--admin") + 1]).parent)
+    lag = Lag(Path(word_after("--admin", deployed.pids[0])).parent)
     begun = 0.0
     lag.start()
     HELD.touch()
@@ -228,7 +233,12 @@ def main() -> None:
         " a WebSocket, the client's and nginx' three with it.",
         versions(deployed),
     )
-    results.notes.append(f"{len(deployed.ports)} Tornado processes, {len(groups.pids['nginx'])} nginx workers.")
+    results.notes += [
+        f"{len(deployed.ports)} Tornado processes, {len(groups.pids['nginx'])} nginx workers;"
+        f" tornado_app_drain is {word_after('--drain', deployed.pids[0])} s.",
+        "What is done while idle is the application's pings: it asks each WebSocket every 20 s whether it is there"
+        " (websocket_ping_interval).",
+    ]
     with WebSockets(given.count, Target(deployed.nginx_port, "/echo", IN_FLIGHT)) as websockets:
         case, error = "hold", hold(results, websockets, groups, given.count, given.idle)
         if not error:

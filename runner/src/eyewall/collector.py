@@ -10,7 +10,7 @@ stays, until a thorough collection.
 import gc
 from time import monotonic, thread_time
 
-LONG = 0.05  # seconds of CPU
+LONG = 0.02  # seconds of CPU; on a host that is busy, the loop waits for several times that
 THOROUGH = 3600.0  # seconds until a full collection looks at what is frozen as well
 
 
