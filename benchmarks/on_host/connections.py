@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from deployed import Deployed, find, versions
+from deployed import Deployed, command_line, find, versions
 from results import Results
 from side_by_side import cpu_seconds, descendants
 from websockets import Counts, Target, WebSockets
@@ -67,7 +67,7 @@ class Lag(threading.Thread):
 
 def word_after(option: str, pid: int) -> str:
     """Return what an option of a process is."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    words = command_line(pid)
     return words[words.index(option) + 1]
 
 

@@ -87,12 +87,17 @@ def pid_on(generation: str, port: int) -> int:
     wanted = {("--generation", generation), ("--port", str(port))}
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            words = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            words = command_line(int(place.name))
         except OSError:  # it ended meanwhile
             continue
         if wanted <= set(itertools.pairwise(words)):
             return int(place.name)
     raise ValueError(f"no process of {generation} runs on port {port}")
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the words that a process was started with."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").removesuffix("\0").split("\0")
 
 
 def versions(deployed: Deployed) -> dict[str, str]:

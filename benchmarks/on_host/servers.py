@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
-from deployed import Deployed
+from deployed import Deployed, command_line
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 20
@@ -51,30 +51,26 @@ class Servers:
         deployed = self.deployed
         port = port or free_port()
         with Path(__file__).with_name("bare.py").open(encoding="utf-8") as program:
-            process = subprocess.Popen(
-                [deployed.python, "-P", "-", deployed.entry, "--port", str(port), *words],
-                stdin=program,
-                env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"} | deployed.settings,
-                cwd=deployed.cwd,
-                user=deployed.uid,
-                group=deployed.gid,
-                extra_groups=[],
-                process_group=0,
-            )
-        self._started.callback(stop, process)
-        wait_for(port, process)
-        return port, process.pid
+            command = [str(deployed.python), "-P", "-", deployed.entry, "--port", str(port), *words]
+            return port, self._as_the_application(command, port, deployed.settings, program)
 
     def runner(self, *words: str) -> int:
         """Start one more of the deployed processes, with `words` after its own; return its port."""
-        deployed, port = self.deployed, free_port()
-        given = Path(f"/proc/{deployed.pids[0]}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+        port, given = free_port(), command_line(self.deployed.pids[0])
         for option in ("--port", "--admin", "--generation"):
             del given[(at := given.index(option)) : at + 2]
         # its last word is the factory
+        self._as_the_application([*given[:-1], "--port", str(port), *words, given[-1]], port, {})
+        return port
+
+    def _as_the_application(
+        self, command: list[str], port: int, settings: Mapping[str, str], program: IO[str] | None = None
+    ) -> int:
+        deployed = self.deployed
         process = subprocess.Popen(
-            [*given[:-1], "--port", str(port), *words, given[-1]],
-            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
+            command,
+            stdin=program,
+            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **settings},
             cwd=deployed.cwd,
             user=deployed.uid,
             group=deployed.gid,
@@ -83,7 +79,7 @@ class Servers:
         )
         self._started.callback(stop, process)
         wait_for(port, process)
-        return port
+        return process.pid
 
     def recipe(self, ports: list[int], *, gzip_scripts: bool = False) -> tuple[int, int]:
         """Start the guide's nginx before Tornado on `ports`; return its port and pid.
