@@ -58,6 +58,11 @@ def own_sockets() -> None:
     run()
 
 
+def impatient() -> None:
+    HTTPServer(make_app(), idle_connection_timeout=1).listen(PORT)
+    run()
+
+
 def twice() -> None:
     """One port, IPv4 and IPv6, two servers."""
     server = HTTPServer(make_app())

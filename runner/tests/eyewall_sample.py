@@ -34,6 +34,9 @@ class Slow(RequestHandler):
 
     post = get
 
+    def on_connection_close(self) -> None:
+        log.info("slow: the client has left")
+
 
 class Thread(RequestHandler):
     """Keeps a thread busy for 4 s, and the interpreter waits for threads."""

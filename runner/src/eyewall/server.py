@@ -1,4 +1,4 @@
-"""The seam: the only module that knows which HTTP server core is underneath.
+"""The seam: with `eyewall.stream`, the only module that knows which HTTP server core is underneath.
 
 `Server` is Tornado's own `HTTPServer` (its HTTP/1 core unchanged) with what a production process needs
 of a core: counts, trusted headers, a request id, an accept queue that is emptied, connections that end
@@ -15,6 +15,7 @@ Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCP
 ``HTTP1Connection._disconnect_on_finish``, ``_response_start_line``.
 """
 
+import asyncio
 import logging
 import secrets
 import socket
@@ -41,11 +42,13 @@ from tornado.websocket import WebSocketHandler
 from eyewall.door import Door
 from eyewall.log import log_request, request_id
 from eyewall.proxies import HEADERS, Proxies
+from eyewall.stream import Stream
 from eyewall.traffic import NO_ANSWER, Traffic
 
 log = logging.getLogger(__name__)
 
 SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
+IDLE_CHECKS = 20  # in the time that a connection may be idle
 
 # An id that is unique across processes for the price of a counter.
 _id_prefix = secrets.token_hex(8)
@@ -73,6 +76,10 @@ class Server(HTTPServer):
         # Of a server that drains: the WebSockets to be told, so that none of many thousands is looked at twice.
         self._untold: deque[weakref.ref[WebSocketHandler]] = deque()
         super().initialize(*args, **(kwargs | {"xheaders": False}))
+        # The core sets a timer for each request and takes it back, a tenth of what a small one costs (measured: /hello).
+        # Here they are looked at all together, now and then.
+        self._idle_seconds = cast(float, self.conn_params.header_timeout)
+        self.conn_params.header_timeout = None
         if isinstance(self.request_callback, Application):
             self.request_callback.settings.setdefault("log_function", log_request)
 
@@ -84,6 +91,7 @@ class Server(HTTPServer):
             for listener in sockets:
                 self._sockets[listener.fileno()] = listener
                 self._handlers[listener.fileno()] = self.door.add(listener, self._handle_connection)
+            self._close_idle()
 
     @property
     def connections(self) -> int:
@@ -164,7 +172,23 @@ class Server(HTTPServer):
         for stream in self._open_streams():
             stream.close()
 
+    def _close_idle(self) -> None:
+        """Close each connection that has sent no whole head of a request for ``idle_connection_timeout``; again later."""
+        long_ago = perf_counter() - self._idle_seconds
+        for exchange in list(self._exchanges.values()):
+            if not exchange.started and exchange.ended < long_ago:
+                exchange.connection.stream.close()
+        if self._exchanges or not self._stopped:
+            asyncio.get_running_loop().call_later(self._idle_seconds / IDLE_CHECKS, self._close_idle)
+
     # What Tornado's core calls
+
+    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+        if self.ssl_options is not None:
+            super()._handle_connection(connection, address)
+        else:
+            stream = Stream(connection, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size)
+            self.handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Get ready for the next request of a connection; the one before has ended."""
@@ -264,7 +288,7 @@ class _Exchange(HTTPMessageDelegate):
     the connection ends. No method of the core is wrapped.
     """
 
-    __slots__ = ("connection", "context", "delegate", "forwarded", "method", "server", "started", "trusted")
+    __slots__ = ("connection", "context", "delegate", "ended", "forwarded", "method", "server", "started", "trusted")
 
     connection: HTTP1Connection
     delegate: HTTPMessageDelegate
@@ -277,6 +301,8 @@ class _Exchange(HTTPMessageDelegate):
         self.method = ""
         # perf_counter() when the request's headers were read; 0: none since the last answer.
         self.started = 0.0
+        # perf_counter() of the last answer's end, or of the connection's begin
+        self.ended = perf_counter()
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
@@ -326,7 +352,8 @@ class _Exchange(HTTPMessageDelegate):
             line = self.connection._response_start_line
             traffic = self.server.traffic
             traffic.in_flight -= 1
-            traffic.count(self.method, NO_ANSWER if line is None else line.code, perf_counter() - self.started)
+            self.ended = perf_counter()
+            traffic.count(self.method, NO_ANSWER if line is None else line.code, self.ended - self.started)
             self.started = 0.0
             request_id.set("-")
             if self.forwarded:
