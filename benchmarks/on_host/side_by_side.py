@@ -61,8 +61,8 @@ class Options:
     @classmethod
     def parse(cls, description: str | None) -> "Options":
         parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument("--rounds", type=int, default=7, help="(%(default)s)")
-        parser.add_argument("--seconds", type=int, default=4, help="of a turn (%(default)s)")
+        parser.add_argument("--rounds", type=int, default=15, help="(%(default)s)")
+        parser.add_argument("--seconds", type=int, default=2, help="of a turn (%(default)s)")
         parser.add_argument("--connections", type=int, default=32, help="of wrk, kept alive (%(default)s)")
         given = parser.parse_args()
         return cls(given.rounds, given.seconds, given.connections)
