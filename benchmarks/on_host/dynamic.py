@@ -65,7 +65,7 @@ def main() -> None:
     results.notes += [
         f"{EYEWALL}, {RECIPE}, {REUSE_PORT} and {FORK} have {processes} Tornado processes; {RUNNER} and {SAME_LOOP} have 1.",
         f"{SAME_LOOP} is bare Tornado on uvloop, without an access log and with the garbage collector frozen after"
-        " loading, as the runner has it: what is left of the difference is the runner's own share.",
+        " loading, as the runner has it: the difference is what the runner does for each request, and what it spares Tornado.",
         f"{FORK} includes the parent process, which does nothing.",
         f"{RECIPE} is the nginx file of Tornado's guide with other ports and paths, and the guide's main() with xheaders.",
     ]
