@@ -4,8 +4,7 @@ Tornado's own `IOStream` and its timeout for idle connections are a fifth of the
 with /hello, Tornado 6.6 on uvloop: `make bench ONLY=dynamic`). Nothing here changes what is sent or when it is read,
 but that small packets are not held back.
 
-Private names of Tornado that are used here (checked against 6.5 and 6.6): ``BaseIOStream._handle_read``,
-``_read_future``.
+Private name of Tornado that is used here (checked against 6.5 and 6.6): ``BaseIOStream._handle_read``.
 """
 
 from collections.abc import Awaitable
@@ -52,7 +51,7 @@ class Stream(IOStream):
         A busy client's next request comes before the core asks for it. IOStream buffers it and stops listening for more,
         so that the next read has to begin again: ten system calls on uvloop. If nobody asks in time, it does so here too.
         """
-        if self._read_future is None and self._turns:
+        if self._turns and not self.reading():
             self._turns -= 1
         else:
             super()._handle_read()
