@@ -74,9 +74,9 @@ def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, n
 
     variables = fleet.release(f"damaged.{names[0]}", change)
     assert fleet.play("deploy", "--check", **variables).status == 0
-    house = max((REPOSITORY / ".build" / "wheelhouses").glob("*/"), key=lambda path: path.stat().st_mtime)
-    sent = house.with_name(f"{house.name}.tar")
-    whole = house.with_name("whole")
+    # one that has its tar is complete: another scenario may be making one at the same time
+    sent = max((REPOSITORY / ".build" / "wheelhouses").glob("*.tar"), key=lambda path: path.stat().st_mtime)
+    house, whole = sent.with_suffix(""), sent.with_name("whole")
     sent.rename(whole)
     with tarfile.open(whole) as old, tarfile.open(sent, "w") as new:
         for member in old:
