@@ -115,8 +115,9 @@ class Fleet:
         words += ["-i", str(self.inventory), *arguments]
         words += ["-e", json.dumps(variables)] if variables else []
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
-        # a test that waits for a line of it gets the line when it is written
-        environment |= {"PYTHONUNBUFFERED": "1"}
+        # A test that waits for a line of it gets the line when it is written, and a task's heading when the task begins:
+        # where skipped hosts are not shown, Ansible waits for the first result (ansible-core 2.19's callback default).
+        environment |= {"PYTHONUNBUFFERED": "1", "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true"}
         return subprocess.Popen(
             words, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True,

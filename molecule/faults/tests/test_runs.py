@@ -14,13 +14,14 @@ FIRST_HOST = r"^(ok|changed): \[app1\]"
 
 # How far a run gets before it is killed: lines of its output, one after the other, and seconds from the last one on.
 MOMENTS: dict[str, tuple[list[str], float]] = {
-    "staging": ([r"^TASK \[.*release \| Install the release"], 1.0),
+    "staging": ([r"^TASK \[.*release \| Install the release"], 0.7),
     "proving": ([r"^TASK \[.*proof \| Boot the generation"], 0.7),
     "in the first host's handover": ([HANDOVER], 1.5),
     # before the next one: what runs on a host goes on by itself, and then there is nothing left to do on the second host
     "in the second host's handover": ([HANDOVER, FIRST_HOST, HANDOVER], 1.5),
     "between the hosts": ([HANDOVER, FIRST_HOST], 0.0),
     "before the end": ([r"^TASK \[.*roll \| See that every process"], 0.2),
+    "at the end": ([r"^TASK \[.*roll \| Write down what was done"], 0.3),
 }
 
 
