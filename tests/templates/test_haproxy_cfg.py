@@ -154,10 +154,11 @@ def test_preflight(given: dict[str, Any], said: str | None) -> None:
 
 
 class Host(http.server.ThreadingHTTPServer):
-    """A host of the application: answers with its name, remembers requests, closes what is idle after 15 ms."""
+    """A host of the application: answers with its name, remembers requests, closes what is idle after a while."""
 
     daemon_threads = True
     request_queue_size = 256
+    idle = 0.015  # seconds
 
     def __init__(self, name: str, port: int) -> None:
         super().__init__(("127.0.0.1", port), Answer)
@@ -185,7 +186,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def handle(self) -> None:
         self.close_connection = True
         self.handle_one_request()
-        self.connection.settimeout(0.015)
+        self.connection.settimeout(self.server.idle)
         while not self.close_connection:
             self.handle_one_request()
 
@@ -374,6 +375,9 @@ def test_a_host_that_dies_is_out_within_3_seconds_and_takes_no_more_than_a_post_
 ) -> None:
     site = start_site()
     first, second = site.hosts
+    # One fault at a time: HAProxy 2.6 may give up a GET that a host refused and that then met another one's idle
+    # connection as that was closed (seen 3 times in 80). Hosts keep theirs for longer than HAProxy does.
+    second.idle = 5
     with clients(site) as counted:
         time.sleep(0.3)
         first.die()
