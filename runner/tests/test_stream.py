@@ -76,17 +76,20 @@ def test_a_frame_that_comes_before_the_websocket_is_open_is_read(server: Eyewall
 
 def test_idle_connections_are_closed_and_busy_ones_are_not(start: Start) -> None:
     server = start(PROGRAM, program=["impatient"]).ready()  # idle_connection_timeout=1
+    live = WebSocket(server, "/echo").handshake()
     with server.connect() as silent, server.connect() as halting, server.connect() as busy:
         began = time.monotonic()
         halting.sendall(QUICK[:10])
         busy.sendall(SLOW.replace(b"=1", b"=3"))
         assert (silent.recv(1), halting.recv(1)) == (b"", b"")
         assert time.monotonic() - began >= 1
-        assert server.status()["connections"] == 1
+        assert server.status()["connections"] == 2
         receive_answer(busy)
         answered = time.monotonic()
         assert busy.recv(1) == b""
         assert time.monotonic() - answered >= 0.9
+    live.echo(b"still open")
+    live.close()
     until(lambda: server.status()["connections"] == 0)
 
 
