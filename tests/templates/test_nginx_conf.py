@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from eyewall_support import render
+from eyewall_support import ROLES, evaluate, load_yaml, render
 from nginx_blocks import Block, parse
 
 TEMPLATE = "nginx/etc/nginx/nginx.conf.j2"
@@ -30,11 +30,6 @@ def http(whole: Block) -> Block:
 @pytest.fixture(scope="module")
 def server(http: Block) -> Block:
     return http.block("server")
-
-
-@pytest.fixture(scope="module")
-def proxy(server: Block) -> Block:
-    return server.block("location", "/")
 
 
 @pytest.mark.parametrize(
@@ -75,15 +70,15 @@ def test_upstream_connections_are_kept_and_closed_by_nginx_before_the_drain_is_o
     assert int(drain[1]) > 4
 
 
-def test_upstream_keep_alive_is_over_http_1_1_without_a_connection_header(http: Block, proxy: Block) -> None:
-    assert proxy.get("proxy_http_version") == ["1.1"]
-    assert ["Connection", "$connection_upgrade"] in proxy.all("proxy_set_header")
+def test_upstream_keep_alive_is_over_http_1_1_without_a_connection_header(http: Block, server: Block) -> None:
+    assert server.get("proxy_http_version") == ["1.1"]
+    assert ["Connection", "$connection_upgrade"] in server.all("proxy_set_header")
     upgrade = http.block("map", "$http_upgrade", "$connection_upgrade")
     assert upgrade.get("''") == ["''"]
 
 
-def test_websocket_upgrade_is_passed(http: Block, proxy: Block) -> None:
-    assert ["Upgrade", "$http_upgrade"] in proxy.all("proxy_set_header")
+def test_websocket_upgrade_is_passed(http: Block, server: Block) -> None:
+    assert ["Upgrade", "$http_upgrade"] in server.all("proxy_set_header")
     assert http.block("map", "$http_upgrade", "$connection_upgrade").get("default") == ["upgrade"]
 
 
@@ -156,15 +151,39 @@ def test_only_a_communication_error_goes_to_another_process_and_to_one_other(who
     assert sum(block.has("proxy_next_upstream") for block in everywhere) == 1
 
 
-def test_upload_limit(server: Block) -> None:
-    assert server.get("client_max_body_size") == ["50M"]
+def test_a_body_may_be_large_where_the_site_takes_files_and_nowhere_else(server: Block) -> None:
+    assert server.get("client_max_body_size") == ["1M"]
+    assert not server.block("location", "/").has("client_max_body_size")
+    sizes = {"= /upload": "50M", "/files/": "2G", "~ ^/x/[0-9]+$": "10k"}
+    server = conf(nginx_body_sizes=sizes).block("http").block("server")
+    for path, size in sizes.items():
+        place = server.block("location", *path.split())
+        assert place.directives == [["client_max_body_size", size], ["proxy_pass", "http://frontends"]]
 
 
-def test_requests_are_passed_on_with_what_the_application_must_know(proxy: Block) -> None:
-    assert proxy.get("proxy_pass") == ["http://frontends"]
-    assert proxy.get("proxy_redirect") == ["off"]
-    assert proxy.get("proxy_pass_header") == ["Server"]
-    assert dict(proxy.all("proxy_set_header")) == {
+@pytest.mark.parametrize(
+    ("sizes", "fits"),
+    [
+        ({"= /upload": "50M", "^~ /files/": 1000, "~* [.]zip$": "2g"}, True),
+        ({"/": "50M"}, False),
+        ({"upload": "50M"}, False),
+        ({"/upload /files": "50M"}, False),
+        ({"/a{}": "50M"}, False),
+        ({"/upload": "50MB"}, False),
+    ],
+    ids=str,
+)
+def test_only_what_nginx_can_read_is_a_size_by_path(sizes: dict[str, Any], fits: bool) -> None:
+    (task,) = load_yaml(ROLES / "nginx" / "tasks" / "preflight.yml")
+    rules = [item["that"].strip("{} ") for item in task["loop"] if item["name"] == "nginx_body_sizes"]
+    assert all(evaluate(rule, nginx_body_sizes=sizes) for rule in rules) == fits
+
+
+def test_requests_are_passed_on_with_what_the_application_must_know(server: Block) -> None:
+    assert server.block("location", "/").get("proxy_pass") == ["http://frontends"]
+    assert server.get("proxy_redirect") == ["off"]
+    assert server.get("proxy_pass_header") == ["Server"]
+    assert dict(server.all("proxy_set_header")) == {
         "Host": "$http_host",
         "Connection": "$connection_upgrade",
         "Upgrade": "$http_upgrade",
@@ -177,11 +196,11 @@ def test_requests_are_passed_on_with_what_the_application_must_know(proxy: Block
     }
 
 
-def test_headers_to_the_application_are_set_in_one_place(whole: Block) -> None:
-    # a proxy_set_header further out would be dropped as soon as one stands further in
-    http = whole.block("http")
-    outside = [http, http.block("server")]
-    assert not any(block.has("proxy_set_header") for block in outside)
+def test_headers_to_the_application_are_set_in_one_place() -> None:
+    # what stands further out is dropped as soon as one stands further in
+    http = conf(nginx_body_sizes={"= /upload": "50M"}).block("http")
+    elsewhere = [http, *http.block("server").blocks]
+    assert not any(block.has("proxy_set_header") for block in elsewhere)
 
 
 def test_access_log_is_buffered_json_with_the_request_id(http: Block) -> None:
@@ -314,10 +333,10 @@ def test_a_denied_path_never_reaches_the_application() -> None:
 # ---- Balancers in front ----
 
 
-def test_without_balancers_nobody_is_believed(http: Block, proxy: Block) -> None:
+def test_without_balancers_nobody_is_believed(http: Block, server: Block) -> None:
     assert not http.has("set_real_ip_from")
     assert not http.named("geo")
-    assert ["X-Scheme", "$scheme"] in proxy.all("proxy_set_header")
+    assert ["X-Scheme", "$scheme"] in server.all("proxy_set_header")
 
 
 def test_balancers_alone_are_believed() -> None:
@@ -330,6 +349,6 @@ def test_balancers_alone_are_believed() -> None:
     assert trusted.directives == [["default", "0"], ["10.0.0.7", "1"], ["10.1.0.0/16", "1"]]
     scheme = http.block("map", '"$from_trusted_proxy $http_x_forwarded_proto"', "$client_scheme")
     assert scheme.directives == [["default", "$scheme"], ['"1 https"', "https"], ['"1 http"', "http"]]
-    headers = dict(http.block("server").block("location", "/").all("proxy_set_header"))
+    headers = dict(http.block("server").all("proxy_set_header"))
     assert (headers["X-Scheme"], headers["X-Real-IP"]) == ("$client_scheme", "$remote_addr")
     assert headers["X-Forwarded-Proto"] == headers["X-Forwarded-For"] == '""'
