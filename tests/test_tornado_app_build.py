@@ -30,6 +30,9 @@ HERE = {
 }
 
 
+SCRIPTS = "board-1.0.0.dist-info/entry_points.txt"
+
+
 @pytest.fixture(scope="module")
 def build() -> ModuleType:
     return load_module("tornado_app", "tornado_app_build")
@@ -301,10 +304,8 @@ def test_what_is_not_worth_it_is_not(build: ModuleType, path: str, data: bytes) 
 @pytest.mark.parametrize(
     "factory",
     [
-        "board",
         "board:",
         ":make_app",
-        "board.make_app",
         "board:make_app()",
         "bo-ard:x",
         "a:b:c",
@@ -317,7 +318,10 @@ def test_a_factory_that_is_none(build: ModuleType, source: Path, lock: Callable[
         build.check_inputs(str(source), source, lock(""), factory)
 
 
-@pytest.mark.parametrize("entry", ["board:make_app", "a.b_c.D:e1", "_x:_y", "-m board", "-m a.b_c", "{site}/board.py"])
+@pytest.mark.parametrize(
+    "entry",
+    ["board:make_app", "a.b_c.D:e1", "_x:_y", "-m board", "-m a.b_c", "{site}/board.py", "thumbor", "my-app_2.x"],
+)
 def test_what_is_run(build: ModuleType, source: Path, lock: Callable[[str], Path], entry: str) -> None:
     build.check_inputs(str(source), source, lock(""), entry)
 
@@ -372,6 +376,13 @@ def test_files_that_are_not_there(build: ModuleType, source: Path, tmp_path: Pat
         ({"board/__init__.py": ""}, "-m board", "No module named board that can be run"),
         ({"board/__init__.py": ""}, "-m bord.chat", "No module named 'bord'"),
         ({"board/__init__.py": ""}, "{site}/board/chat.py", "site-packages/board/chat.py'"),
+        (
+            {SCRIPTS: "[console_scripts]\nhello = board:main\n"},
+            "board",
+            "no console script board; this release has: hello",
+        ),
+        ({SCRIPTS: "[gui_scripts]\nboard = board:main\n"}, "board", "no console script board; this release has: none"),
+        ({SCRIPTS: "[console_scripts]\nboard = bord:main\n"}, "board", "No module named bord"),
     ],
 )
 def test_an_application_that_cannot_be_imported(
@@ -384,8 +395,15 @@ def test_an_application_that_cannot_be_imported(
     message = str(refused.value)
     assert message.startswith("tornado_app_")
     assert f"'{factory}', and " in message
-    assert "ing it on the controller failed:\nTraceback" in message
+    assert "on the controller failed:\nTraceback" in message
     assert line in message.splitlines()[-1]
+
+
+def test_a_console_script_is_looked_for_and_not_run(build: ModuleType, tmp_path: Path) -> None:
+    """By the metadata of the wheel, whose name may be another one."""
+    files: dict[str, str | bytes] = {SCRIPTS: "[console_scripts]\nhello = board.cli:main\n"}
+    files |= {"board/__init__.py": "", "board/cli.py": "raise SystemExit(3)\n"}
+    build.check_import([wheel(tmp_path, files)], tmp_path, "", "hello", sys.executable)
 
 
 def test_what_an_application_needs_and_the_lock_file_lacks(build: ModuleType, tmp_path: Path) -> None:

@@ -279,6 +279,7 @@ def test_all_mistakes_are_reported_together(look: Callable[..., dict[str, Any]])
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
+        ({"factory": "board"}, "tornado_app_factory: got 'board'; expected package.module:factory."),
         ({"factory": ""}, "tornado_app_factory and tornado_app_command are both empty; allowed is one of the two."),
         (
             {"command": ["-m", "chat"]},

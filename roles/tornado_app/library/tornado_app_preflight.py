@@ -172,6 +172,9 @@ def run_mistakes(params: dict[str, Any]) -> list[str]:
     if bool(factory) == bool(command):
         given = f"are '{factory}' and {command}" if factory else "are both empty"
         found.append(f"tornado_app_factory and tornado_app_command {given}; allowed is one of the two.")
+    # here, because a word without a colon is a console script to the build
+    if factory and ":" not in factory:
+        found.append(f"tornado_app_factory: got '{factory}'; expected package.module:factory.")
     if command and not (command[0] == "-m" and len(command) > 1) and not command[0].startswith("{site}/"):
         found.append(
             f"tornado_app_command begins with '{command[0]}'; allowed are '-m' and a module, or '{{site}}/' and a file of "
