@@ -352,3 +352,36 @@ def test_balancers_alone_are_believed() -> None:
     headers = dict(http.block("server").all("proxy_set_header"))
     assert (headers["X-Scheme"], headers["X-Real-IP"]) == ("$client_scheme", "$remote_addr")
     assert headers["X-Forwarded-Proto"] == headers["X-Forwarded-For"] == '""'
+
+
+def test_behind_balancers_nobody_else_is_answered() -> None:
+    """Nobody but them, loopback, and whom the inventory names; by who connects, and before anything else."""
+    site = {
+        "groups": {"app": ["app1"], "balancers": ["lb1", "lb2"]},
+        "hostvars": {"lb1": {"site_sources": ["10.0.0.7", "2001:db8::7"]}, "lb2": {"site_sources": ["10.0.0.8"]}},
+    }
+    http = conf(**site, site_direct_clients=["192.0.2.0/24"]).block("http")
+    strangers = http.block("geo", "$realip_remote_addr", "$from_stranger")
+    answered = ["127.0.0.0/8", "::1", "10.0.0.7", "2001:db8::7", "10.0.0.8", "192.0.2.0/24"]
+    assert strangers.directives == [["default", "1"], *([place, "0"] for place in answered)]
+    first = http.block("server").blocks[0]
+    assert first.words == ["if", "($from_stranger)"]
+    assert first.directives == [["return", "444"]]
+    assert http.all("set_real_ip_from") == [["10.0.0.7"], ["2001:db8::7"], ["10.0.0.8"]]
+
+
+def test_without_balancers_everybody_is_answered(server: Block) -> None:
+    assert not server.named("if")
+    assert not conf(site_direct_clients=["192.0.2.0/24"]).block("http").block("server").named("if")
+
+
+def test_a_host_may_come_from_each_address_that_it_has() -> None:
+    facts = {
+        "all_ipv4_addresses": ["203.0.113.7", "10.0.0.7"],
+        "all_ipv6_addresses": ["fe80::1", "2001:db8::7"],
+    }
+    assert evaluate("site_sources", ansible_facts=facts, site_address="10.0.0.7") == [
+        "10.0.0.7",
+        "2001:db8::7",
+        "203.0.113.7",
+    ]

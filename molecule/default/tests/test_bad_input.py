@@ -58,7 +58,7 @@ def refused(site):
         ),
         (
             "nginx_client_max_body_size=50MB",
-            "nginx_client_max_body_size is '50MB'; allowed is a number of bytes",
+            "nginx_client_max_body_size: got '50MB'; expected a number of bytes",
         ),
         ('{"site_operating_systems": ["Debian 11"]}', "bookworm runs Debian 12"),
     ],

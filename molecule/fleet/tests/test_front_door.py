@@ -14,8 +14,9 @@ from proof import Traffic
 # Asks /echo of a host's front door from within another host: what is written there is what a stranger may write.
 ASK = """
 import http.client, sys
-connection = http.client.HTTPConnection(sys.argv[1], timeout=10)
+connection = http.client.HTTPConnection(sys.argv[1], 80, timeout=10)
 headers = {"X-Forwarded-For": "203.0.113.7", "X-Real-IP": "203.0.113.8", "X-Forwarded-Proto": "https", "X-Scheme": "https"}
+headers["Host"] = "site"  # an address with a zone is none
 connection.request("GET", "/echo?text=" + sys.argv[2], headers=headers)
 print(connection.getresponse().read().decode())
 """
@@ -31,19 +32,35 @@ def address(fleet: Fleet, host: str) -> str:
     return fleet.sh(host, "hostname -I").split()[0]
 
 
+def link_local(fleet: Fleet, host: str) -> str:
+    """The IPv6 address that a neighbour reaches a host at: podman's network has no other ones."""
+    return fleet.sh(host, "ip -6 -brief address show dev eth0 scope link").split()[2].partition("/")[0] + "%eth0"
+
+
 @pytest.mark.parametrize(
     ("origin", "through", "believed"),
-    [("app2", "lb1", False), ("app2", "app1", False), ("lb1", "app1", True)],
-    ids=["through the balancer", "straight to nginx", "from the balancer"],
+    [("app2", "lb1", False), ("app2", "app2", False), ("lb1", "app1", True)],
+    ids=["through the balancer", "from loopback", "from the balancer"],
 )
 def test_the_clients_address_and_scheme(fleet: Fleet, settled: Step, origin: str, through: str, believed: bool) -> None:
     """What a client writes is believed from a balancer alone, in nginx' log and in the application."""
     text = uuid.uuid4().hex
-    said = json.loads(fleet.sh(origin, "python3 -c %s %s %s", ASK, address(fleet, through), text))
-    client = "203.0.113.7" if believed else address(fleet, origin)
+    place = "127.0.0.1" if origin == through else address(fleet, through)
+    said = json.loads(fleet.sh(origin, "python3 -c %s %s %s", ASK, place, text))
+    client = "203.0.113.7" if believed else place if origin == through else address(fleet, origin)
     assert (said["text"], said["client"], said["scheme"]) == (text, client, "https" if believed else "http")
     logged = until(lambda: fleet.host(said["host"]).run("grep %s /var/log/nginx/access.log", text).stdout, "the log")
     assert json.loads(logged)["client"] == client
+
+
+@pytest.mark.parametrize("spoken", ["IPv4", "IPv6"])
+def test_a_host_answers_nobody_past_its_balancer(fleet: Fleet, settled: Step, spoken: str) -> None:
+    """What a stranger writes changes nothing, nor does the way that he comes; the balancer has its answer."""
+    place = address(fleet, "app2") if spoken == "IPv4" else link_local(fleet, "app2")
+    asked = fleet.host("app1").run("python3 -c %s %s stranger", ASK, place)
+    assert "closed connection without response" in asked.stderr, asked
+    if spoken == "IPv4":
+        assert json.loads(fleet.sh("lb1", "python3 -c %s %s balancer", ASK, place))["text"] == "balancer"
 
 
 def test_nothing_else_is_open(fleet: Fleet, settled: Step) -> None:
