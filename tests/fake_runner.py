@@ -33,11 +33,12 @@ ANSWERS: dict[str, int] = json.loads(SETTINGS.get("ANSWERS", "{}"))
 MISBEHAVE = SETTINGS.get("MISBEHAVE", "") if SETTINGS.get("BAD_PORT", str(PORT)) == str(PORT) else ""
 if MISBEHAVE == "exit once":
     MISBEHAVE = "" if f"{GROUP} {PORT} gives up\n" in EVENTS.read_text() else "exit after ready"
+WHO = {"release": option("--release"), "generation": GENERATION, "port": PORT, "pid": os.getpid()}
 unanswered: list[socket.socket] = []
 
 
 def say(what: str) -> None:
-    sys.stdout.write(f"fake runner {GROUP} on {PORT}: {what}\n")
+    sys.stdout.buffer.write(f"fake runner {GROUP} on {PORT}: {what}\n".encode(errors="surrogateescape"))
     sys.stdout.flush()
 
 
@@ -85,7 +86,7 @@ def serve(listener: socket.socket, admin: socket.socket) -> None:
             if ready is listener:
                 answer(connection, GENERATION, ANSWERS)
             else:
-                answer(connection, json.dumps({"state": state, "generation": GENERATION}), {})
+                answer(connection, json.dumps({"state": state, **WHO}), {})
         if stopped and public:
             state, leave_at = "draining", time.monotonic() + DRAIN
             event("leaving")

@@ -418,11 +418,15 @@ def test_processes_are_a_line_each() -> None:
         {"port": 8000, "state": "ready", "release": "2.0", "pid": 7, "uptime_seconds": 3725.2, "connections": 1,
          "requests": 5, "open_files": 15, "open_files_limit": 50000},
         {"port": 8001, "state": "silent", "release": "2.0"},
+        {"port": [], "state": None, "release": {}, "pid": "7", "uptime_seconds": "x", "open_files": float("nan")},
+        {"uptime_seconds": float("inf"), "connections": True},
     ]  # fmt: skip
     assert status.process_table(["app1"], {"app1": info(processes=processes)}).splitlines() == [
         "host  port  state   release  pid  uptime  connections  requests  open files / limit",
         "app1  8000  ready   2.0      7    1h 2m   1            5         15 / 50000",
         "app1  8001  silent  2.0      -    -       -            -         -",
+        "app1  []    None    {}       7    -       -            -         nan",
+        "app1  -     -       -        -    -       True         -         -",
     ]
 
 
@@ -512,6 +516,38 @@ def test_the_first_line_of_a_failure() -> None:
         "board 1.4.2 was not deployed: app1 failed while the task 'warm | Fill the cache' ran."
     )
     assert first_line(app1=host(begun=UNREACHABLE)).startswith("board ? was not deployed: app1 could not be reached")
+
+
+SAYS = {"msg": "non-zero return code", "stderr": "uses hunter2"}
+HIDDEN = "What it says is hidden: it has no_log."
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (SAYS, "non-zero return code\nuses hunter2"),
+        ({"msg": "cold", "stdout": "asked the cache"}, "cold\nasked the cache"),
+        ({"msg": "One or more items failed", "results": [DONE, FAILED]}, FAILED["msg"]),
+        ({**SAYS, "_ansible_no_log": True}, HIDDEN),
+        ({"results": [{**SAYS, "failed": True, "_ansible_no_log": True}], "_ansible_no_log": True}, HIDDEN),
+    ],
+)
+def test_what_a_task_of_the_site_says_unless_it_is_hidden(result: dict[str, Any], said: str) -> None:
+    own = {"ansible_failed_task": {"name": "warm"}, "ansible_failed_result": {**result, "failed": True}}
+    text = status.deploy_summary(["app1"], {"app1": host(move=DONE) | own})
+    assert text == (
+        "board 1.4.2 was not deployed: app1 failed while the task 'warm' ran.\n  app1:\n"
+        + status.indented(said, 4)
+        + "\nNow:\n  app1: runs 1.4.2"
+    )
+
+
+def test_a_whole_play_that_is_hidden() -> None:
+    """What a task registers does not say that it is to be hidden."""
+    own = {"ansible_failed_task": {}, "ansible_failed_result": {**FAILED, "_ansible_no_log": True}}
+    text = status.deploy_summary(["app1"], {"app1": host(move=FAILED, back=FAILED) | own})
+    assert "boom" not in text
+    assert f"  app1:\n    {HIDDEN}\n" in text
 
 
 def moved(*times: tuple[float, float | None]) -> dict[str, Any]:

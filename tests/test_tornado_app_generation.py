@@ -301,7 +301,8 @@ def test_a_generation_that_fails_leaves_the_old_one_on_every_port(
 ) -> None:
     old = host.written("a", batch=2)
     first, bad = host.ports_of(old)
-    settings = {"MISBEHAVE": misbehaviour, "BAD_PORT": str(bad)}
+    # what a terminal would obey, and XML does not know
+    settings = {"MISBEHAVE": misbehaviour, "BAD_PORT": str(bad), "SAYS": "\x1b[1;31mno \x1b[0m\x00colours\udcff"}
     # the one runs, the others do not stay up for startsecs
     times = {"start_timeout": 1} if misbehaviour == "never ready" else {"start_timeout": 5, "startsecs": 1}
     new = host.written("b", settings=settings, **times)
@@ -311,6 +312,7 @@ def test_a_generation_that_fails_leaves_the_old_one_on_every_port(
     # the process, why, and what it said last
     assert str(failed.value).startswith(f"{new['generation']}:{bad} {why}")
     assert f"fake runner {new['generation']} on {bad}: {line}" in str(failed.value)
+    assert r": uses no \x00colours\xff" in str(failed.value)
     # one that dies takes along what is inside it: the one request that this poller may have there
     assert len(poller.failures) <= (misbehaviour == "exit after ready"), poller.failures
     assert poller.answers[first][-1] == old["generation"]

@@ -1,5 +1,6 @@
 """What hosts said, as text for a person: tables of processes and deploys, and how a deploy went."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,9 +24,9 @@ Hosts = Iterable[str]
 HostVars = Mapping[str, Mapping[str, Any]]
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: object) -> str:
     """A time in the two largest of its units."""
-    if seconds is None:
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
         return "-"
     rest = int(seconds)
     parts: list[str] = []
@@ -57,7 +58,7 @@ def by_text(texts: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def process_row(host: str, process: Mapping[str, Any]) -> tuple[str, ...]:
-    files = f"{process['open_files']} / {process['open_files_limit']}" if "open_files" in process else "-"
+    files = " / ".join(str(process[name]) for name in ("open_files", "open_files_limit") if name in process) or "-"
     return (
         host,
         *(str(process.get(name, "-")) for name in ("port", "state", "release", "pid")),
@@ -123,6 +124,18 @@ def went_wrong(result: Mapping[str, Any]) -> bool:
     return bool(result.get("failed") or result.get("unreachable"))
 
 
+def words(results: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """What a task of a host that failed says, unless that is hidden (no_log).
+
+    Ansible tells a rescue whether it is, and leaves it out of what a task registers.
+    """
+    if (results.get("ansible_failed_result") or {}).get("_ansible_no_log"):
+        return "What it says is hidden: it has no_log."
+    # of a loop, the turn that failed; of a command, what it printed
+    one = next((turn for turn in result.get("results") or [] if went_wrong(turn)), result)
+    return "\n".join(str(text) for text in (one.get("msg"), one.get("stderr") or one.get("stdout")) if text)
+
+
 def broken_step(results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
     """What a host was doing when the first thing went wrong on it, and the result of that."""
     for step in STEPS:
@@ -160,7 +173,7 @@ def runs_now(results: Mapping[str, Any], release: str) -> str:
     if last.get("unreachable"):
         return f"did not answer; it starts {at_boot} at boot"
     if back.get("failed"):
-        return f"could not go back to {old}; it starts {at_boot} at boot: {back.get('msg', '')}"
+        return f"could not go back to {old}; it starts {at_boot} at boot: {words(results, back)}"
     # a move that fails has given the ports back by itself
     return f"back on {old}" if back or move.get("failed") else f"runs {release}"
 
@@ -183,7 +196,7 @@ def deploy_summary(hosts: Hosts, hostvars: HostVars) -> str:
         (host, f"{'could not be reached' if result.get('unreachable') else 'failed'} while {STEPS.get(step, step)}")
         for host, (step, result) in broken.items()
     )
-    messages = by_text((host, str(result.get("msg", ""))) for host, (_, result) in broken.items())
+    messages = by_text((host, words(told[host], result)) for host, (_, result) in broken.items())
     states = by_text((host, runs_now(results, release)) for host, results in told.items())
     what = f"{name} {release} was not deployed" if verb == "deploy" else f"{name} was not rolled back to {release}"
     why = "; ".join(f"{names} {cause}" for cause, names in causes.items()) or "no host says why"

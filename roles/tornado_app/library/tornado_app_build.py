@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import brotli
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_entry import importing, mistake
+from ansible.module_utils.tornado_app_text import shown
 from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -76,6 +77,7 @@ options:
 
 # Part of every digest: raise it when the form of a bundle changes.
 BUNDLE_FORM = "3"
+LINES = 50  # that are shown of what a command printed
 LEFT_OUT = {"__pycache__", ".git", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 LEFT_OUT_ON_TOP = {"build", "dist", "tests"}
 # Compressed beforehand: what nginx' gzip_types lists as text, by ending.
@@ -106,14 +108,13 @@ def run(command: list[str | Path], doing: str, variables: dict[str, str] | None 
     done = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
-        text=True,
         env=environment | (variables or {}),
         check=False,
         **options,
     )
     if done.returncode:
-        raise Refusal(f"{doing} failed:\n{(done.stdout + done.stderr).strip()}")
-    return done.stdout
+        raise Refusal(f"{doing} failed:\n{shown(done.stdout + done.stderr, lines=LINES)}")
+    return done.stdout.decode(errors="replace")
 
 
 def tool(name: str) -> str:

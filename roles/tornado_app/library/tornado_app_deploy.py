@@ -15,6 +15,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_prune import prune
 from ansible.module_utils.tornado_app_root import DEPLOY, Failure
+from ansible.module_utils.tornado_app_text import cut, plain
 
 DOCUMENTATION = r"""
 module: tornado_app_deploy
@@ -162,7 +163,7 @@ class Deploy:
             "to": generation,
             "to_release": release,
             "outcome": outcome,
-            "message": next(iter(message.strip().splitlines()), ""),
+            "message": cut(next(iter(plain(message).strip().splitlines()), "")),
         }
         if not self.check:
             before = self.records.read_text().splitlines() if self.records.exists() else []

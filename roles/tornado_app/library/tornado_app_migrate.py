@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tornado_app_text import end_of, shown
 
 DOCUMENTATION = r"""
 module: tornado_app_migrate
@@ -22,8 +23,8 @@ short_description: Run a command of the wanted generation, as the application's 
 description:
   - For what a release needs before its first process, as a migration of a database. The generation is on the host, and no
     process of it answers yet.
-  - A command that fails or takes too long fails the task with its last lines. Values of settings with 8 characters or more
-    are replaced by C(********) in whatever it prints.
+  - A command that fails or takes too long fails the task with its last lines. Secrets, and values of settings with 8 characters
+    or more, are replaced by C(********) in whatever it prints.
 options:
   root: {type: path, required: true, description: The application's directory on the host.}
   generation: {type: str, required: true, description: "The generation whose release and settings it runs with."}
@@ -33,7 +34,7 @@ options:
   timeout: {type: int, required: true, description: "Seconds after which it is killed, with every process that it started."}
 """
 
-SECRET_LENGTH = 8  # of the values that are masked: shorter ones occur in any text
+SECRET_LENGTH = 8  # of the settings that are masked: shorter ones occur in any text
 
 
 def account(user: str) -> dict[str, Any]:
@@ -46,15 +47,7 @@ def account(user: str) -> dict[str, Any]:
     }
 
 
-def masked(text: str, settings: dict[str, str]) -> str:
-    """A text without the values of settings; the longest first, one may be part of another."""
-    for value in sorted(settings.values(), key=len, reverse=True):
-        if len(value) >= SECRET_LENGTH:
-            text = text.replace(value, "********")
-    return text
-
-
-def run(command: list[str], timeout: int, **options: Any) -> tuple[str, str]:
+def run(command: list[str], timeout: int, **options: Any) -> tuple[str, bytes]:
     """Run a command; how it failed ("" if it did not), and what it printed. Raises OSError if it cannot be started."""
     # a file, not a pipe: a process that the command leaves behind would keep a pipe open
     with tempfile.TemporaryFile() as output:
@@ -75,8 +68,7 @@ def run(command: list[str], timeout: int, **options: Any) -> tuple[str, str]:
         else:
             ended = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
             failure = f"ended {ended}" if status else ""
-        output.seek(0)
-        return failure, output.read().decode(errors="replace")
+        return failure, end_of(output)
 
 
 def main() -> None:
@@ -97,7 +89,8 @@ def main() -> None:
     place = root / "generations" / module.params["generation"]
     if not (place / "generation.json").exists():
         module.fail_json(msg=f"{socket.gethostname()}: the generation {place.name} is not on this host.")
-    release = json.loads((place / "generation.json").read_text())["release"]
+    manifest = json.loads((place / "generation.json").read_text())
+    release, secrets = manifest["release"], manifest.get("secrets", [])
     settings: dict[str, str] = json.loads((place / "settings.json").read_text())
     environment = {
         "PATH": f"{root}/releases/{release}/venv/bin:/usr/local/bin:/usr/bin:/bin",
@@ -111,15 +104,16 @@ def main() -> None:
     command = module.params["command"]
     begun = time.monotonic()
     try:
-        failure, text = run(command, module.params["timeout"], cwd=data, env=environment, **account(user))
+        failure, said = run(command, module.params["timeout"], cwd=data, env=environment, **account(user))
     except OSError as error:
-        failure, text = f"cannot be started ({error})", ""
-    lines = masked(text, settings).splitlines()
+        failure, said = f"cannot be started ({error})", b""
+    hidden = [value for name, value in settings.items() if name in secrets or len(value) >= SECRET_LENGTH]
     if failure:
-        said = "The last lines that it printed:\n" + "\n".join(lines[-20:]) if lines else "It printed nothing."
-        sentence = f"{socket.gethostname()}: '{shlex.join(command)}' {failure}; nothing was switched."
-        module.fail_json(msg=f"{masked(sentence, settings)} {said}")
-    module.exit_json(changed=True, stdout="\n".join(lines[-50:]), seconds=round(time.monotonic() - begun, 2))
+        lines = shown(said, hidden)
+        sentence = shown(f"'{shlex.join(command)}' {failure}; nothing was switched.", hidden)
+        printed = f"The last lines that it printed:\n{lines}" if lines else "It printed nothing."
+        module.fail_json(msg=f"{socket.gethostname()}: {sentence} {printed}")
+    module.exit_json(changed=True, stdout=shown(said, hidden, 50), seconds=round(time.monotonic() - begun, 2))
 
 
 if __name__ == "__main__":

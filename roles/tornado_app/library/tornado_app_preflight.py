@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tornado_app_text import shown
 
 DOCUMENTATION = r"""
 module: tornado_app_preflight
@@ -66,7 +67,8 @@ def holder(uid: int, inode: str) -> str:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if any(str(fd.readlink()) == f"socket:[{inode}]" for fd in (process / "fd").iterdir()):
-                return f"{(process / 'comm').read_text().strip()} (PID {process.name})"
+                # a process chooses its name
+                return f"{shown((process / 'comm').read_bytes())} (PID {process.name})"
         except OSError:  # not ours to look at, or it ended meanwhile
             continue
     try:

@@ -14,6 +14,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_admin import get
 from ansible.module_utils.tornado_app_groups import Groups, has_supervisor
 from ansible.module_utils.tornado_app_root import Failure, alone
+from ansible.module_utils.tornado_app_text import shown
 
 DOCUMENTATION = r"""
 module: tornado_app_proof
@@ -114,7 +115,8 @@ class Prover(Groups):
             socket = f"{self.params['sockets']}/{group}.http"
             status, _ = get(socket, path, self.params["start_timeout"], self.params["host"])
         except (OSError, http.client.HTTPException) as error:
-            found = f"gave no answer within {self.params['start_timeout']} s ({error!r})"
+            why = shown(repr(error), self.secrets(self.generation), 1)
+            found = f"gave no answer within {self.params['start_timeout']} s ({why})"
         else:
             if 200 <= status < below:
                 return status

@@ -18,6 +18,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_entry import importing
 from ansible.module_utils.tornado_app_root import Failure, alone, withdraw
+from ansible.module_utils.tornado_app_text import shown
 
 DOCUMENTATION = r"""
 module: tornado_app_release
@@ -140,8 +141,7 @@ class Installer:
             for line in lines:
                 if any(os.strerror(code) in line for code in FULL):
                     raise OSError(errno.ENOSPC, line)
-            last = "\n".join(lines[-20:])
-            raise Failure(f"{doing} failed:\n{last}")
+            raise Failure(f"{doing} failed:\n{shown((out + error).encode(errors='surrogateescape'))}")
 
     def pip(self, doing: str, venv: Path, *words: str | Path) -> None:
         """Install with a virtualenv's own pip, which neither asks an index nor reads what this host tells pip."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible.module_utils.tornado_app_admin import ask
 from ansible.module_utils.tornado_app_root import POLL_SECONDS, Failure, until
+from ansible.module_utils.tornado_app_text import shown, tail
 
 try:
     from supervisor.xmlrpc import Faults, SupervisorTransport
@@ -41,7 +42,7 @@ class Supervisord:
         def call(*arguments: object) -> Any:
             try:
                 return method(*arguments)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as error:
                 raise Failure(f"supervisord does not answer on {SOCKET}: {error}.") from None
             except xmlrpc.client.Fault as fault:
                 if fault_is(fault, "SHUTDOWN_STATE"):
@@ -189,18 +190,22 @@ class Groups:
         return seconds
 
     def secrets(self, generation: str) -> list[str]:
-        """Values of a generation's environment that nobody is to read, those that hold another one first."""
+        """Values of a generation's environment that nobody is to read."""
         names = json.loads(self.manifest(generation).read_text()).get("secrets", [])
         environment = json.loads((self.place(generation) / "settings.json").read_text())
-        return sorted((environment[name] for name in names), key=len, reverse=True)
+        return [environment[name] for name in names]
 
     def log(self, group: str, port: int) -> str:
-        """The last lines of a process's log, for a message."""
-        try:
-            text = self.rpc.readProcessStdoutLog(f"{group}:{port}", -16384, 0)
-        except xmlrpc.client.Fault:
+        """The last lines of a process's log, for a message.
+
+        Of the file itself: supervisord's RPC is XML, and one control character in a log makes all of an answer unreadable.
+        """
+        info = self.states().get((group, port))
+        if info is None:
             return ""
-        for secret in self.secrets(group.removesuffix("-proof")):
-            text = text.replace(secret, "********")
-        lines = text.strip().splitlines()[-self.params["log_lines"] :]
-        return " The last lines of its log:\n" + "\n".join(lines) if lines else " Its log is empty."
+        try:
+            said = tail(Path(info["stdout_logfile"]))
+        except OSError as error:
+            return f" Its log cannot be read: {error}."
+        text = shown(said, self.secrets(group.removesuffix("-proof")), self.params["log_lines"])
+        return f" The last lines of its log:\n{text}" if text else " Its log is empty."

@@ -1,0 +1,1 @@
+../module_utils/tornado_app_text.py
