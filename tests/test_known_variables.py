@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from eyewall_support import REPOSITORY, ROLE_NAMES, load_python, options_of
 
 action = load_python(REPOSITORY / "plugins" / "action" / "known_variables.py", "known_variables")
@@ -32,13 +33,35 @@ def test_unknown_variables(name: str, found: list[tuple[str, str, str | None]]) 
     assert action.unknown_variables([name], INPUTS) == found
 
 
+@pytest.mark.parametrize(
+    ("written", "text", "changed"),
+    [
+        ("1.10", True, "a number (1.1)"),
+        ("1.10", False, None),
+        ("[-m, app, 1.10]", True, "a number (1.1)"),
+        ("yes", True, "true or false (true)"),
+        ("[on]", True, "true or false (true)"),
+        ("2026-11-26T09:00:00Z", True, "a date"),
+        ("{SINCE: 2026-11-26T09:00:00Z}", False, "a date"),
+        ("{KEY: !!binary aGk=}", False, "binary data"),
+        ("4", True, None),
+        ("'1.10'", True, None),
+        ("{RATE: 1.10}", False, None),
+    ],
+)
+def test_what_yaml_changed(written: str, text: bool, changed: str | None) -> None:
+    assert action.changed_by_yaml(yaml.safe_load(written), text) == changed
+
+
 def test_inputs_are_those_of_argument_specs() -> None:
     assert action.role_inputs() == {role: set(options_of(role)) for role in ROLE_NAMES}
 
 
 def test_a_typo_stops_its_host_and_is_named_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "host_vars").mkdir()
-    (tmp_path / "host_vars" / "wrong.yml").write_text("---\nnginx_port: 80\nnginx_kepalive_timeout: 70\n")
+    (tmp_path / "host_vars" / "wrong.yml").write_text(
+        "---\nnginx_port: 80\nnginx_kepalive_timeout: 70\ntornado_app_version: 1.10\n"
+    )
     (tmp_path / "host_vars" / "right.yml").write_text("---\nnginx_port: 80\nopen_files_limit: 2048\nmy_own: 1\n")
     (tmp_path / "hosts.yml").write_text("all:\n  vars: {ansible_connection: local}\n  hosts: {wrong: , right: }\n")
     (tmp_path / "play.yml").write_text(
@@ -63,8 +86,11 @@ def test_a_typo_stops_its_host_and_is_named_with_its_place(tmp_path: Path) -> No
         f"{tmp_path}/host_vars/wrong.yml:3: nginx_kepalive_timeout is not a variable of the role nginx; "
         "did you mean nginx_keepalive_timeout? Allowed: see roles/nginx/README.md."
     )
+    place = f"{tmp_path}/host_vars/wrong.yml:4"
+    changed = f"{place}: tornado_app_version: got a number (1.1); expected a string. Put the value in quotes."
     # the text may be wrapped
-    assert "".join(sentence.split()) in "".join(said.split())
+    for wanted in (sentence, changed):
+        assert "".join(wanted.split()) in "".join(said.split())
     recap = {line.split()[0]: line for line in done.stdout.splitlines() if " failed=" in line}
     assert "failed=1" in recap["wrong"]
     assert "ok=1" in recap["right"]

@@ -37,7 +37,7 @@ def look(
         right = {
             "name": "board", "root": str(tmp_path), "user": "nobody", "python": sys.executable, "processes": "2", "port": port,
             "factory": "board:make_app",
-            "reserved_ports": [80], "settings": {"BOARD_DATA": "/x"}, "secrets": {"KEY": "value"},
+            "reserved_ports": [80], "settings": {"BOARD_DATA": "/x"}, "secrets": {"KEY": "s3cret-of-the-tests"},
             "paths": {"tornado_app_health_path": ["/health"], "tornado_app_smoke_paths": []}, "rolling": ["1", "25%", "100%"],
         }  # fmt: skip
         return run_module(preflight, capsys, **(right | given))
@@ -201,18 +201,32 @@ def test_names_that_are_none(look: Callable[..., dict[str, Any]], name: str) -> 
     assert f"tornado_app_name is '{name}'; allowed are up to 24 small letters" in look(name=name)["msg"]
 
 
-@pytest.mark.parametrize("name", ["1A", "A-B", "", "A B", "A=B", "Ä"])
-def test_settings_with_a_name_that_is_none(look: Callable[..., dict[str, Any]], name: str) -> None:
-    assert f"tornado_app_settings has the name '{name}'; allowed are letters" in look(settings={name: "x"})["msg"]
+@pytest.mark.parametrize("name", ["1A", "A-B", "", "A B", "A=B", "Ä", 8])
+def test_settings_with_a_name_that_is_none(look: Callable[..., dict[str, Any]], name: object) -> None:
+    wanted = f"tornado_app_settings: got the name '{name}'; expected letters, digits and underscores"
+    assert wanted in look(settings={name: "x"})["msg"]
 
 
-@pytest.mark.parametrize(("value", "kind"), [(["a"], "list"), ({"a": 1}, "dict"), (None, "NoneType")])
-def test_settings_with_a_value_that_is_no_text(look: Callable[..., dict[str, Any]], value: object, kind: str) -> None:
-    assert f"tornado_app_settings: SIZE is a {kind}; allowed are texts" in look(settings={"SIZE": value})["msg"]
-
-
-def test_settings_may_be_scalars(look: Callable[..., dict[str, Any]]) -> None:
-    assert "msg" not in look(settings={"A": "x", "B": 1, "C": 0.5, "D": True, "E": ""})
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [
+        ("[a]", "a list"), ("{a: 1}", "a mapping"), ("null", "nothing"), ("~", "nothing"), ("yes", "true or false"),
+        ("8000", "a number"), ("1.10", "a number"), ("9:30", "a number"), ("0640", "a number"), ("1e3", None),
+        ("'1.10'", None), ("'9:30'", None), ("''", None), ("yes please", None),
+    ],
+)  # fmt: skip
+def test_what_yaml_changes_is_refused_and_a_string_is_taken_as_it_is(
+    look: Callable[..., dict[str, Any]], written: str, kind: str | None
+) -> None:
+    value = yaml.safe_load(written)
+    for variable in ("tornado_app_settings", "tornado_app_secrets"):
+        if variable == "tornado_app_secrets" and value == "":
+            continue
+        message = look(**{variable.removeprefix("tornado_app_"): {"SIZE": value}}).get("msg", "")
+        assert (f"{variable}.SIZE: got {kind}; expected a string. Put the value in quotes." in message) == bool(kind), (
+            message
+        )
+        assert not kind or str(value) not in message.partition(f"{variable}.SIZE")[2]
 
 
 @pytest.mark.parametrize("value", ["", "CHANGE-ME"])

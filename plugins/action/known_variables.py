@@ -1,5 +1,6 @@
-"""Refuse a variable that looks like a role's input and is none: a typo must not pass silently."""
+"""Refuse a variable that looks like a role's input and is none, and a value that YAML has changed: neither may pass silently."""
 
+import datetime
 import difflib
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,34 @@ def unknown_variables(names: list[str], inputs: dict[str, set[str]]) -> list[tup
     return found
 
 
+def text_inputs(roles: Path = ROLES) -> set[str]:
+    """The variables that hold text: a string, or a list of strings."""
+    found = set()
+    for spec in roles.glob("*/meta/argument_specs.yml"):
+        for entry in yaml.safe_load(spec.read_text(encoding="utf-8"))["argument_specs"].values():
+            options = entry.get("options", {})
+            found |= {name for name, option in options.items() if "str" in (option.get("type"), option.get("elements"))}
+    return found
+
+
+def changed_by_yaml(value: Any, text: bool) -> str | None:
+    """What a value became that was written without quotes, in words; None for one that is as it was written.
+
+    YAML 1.1 makes `1.10` 1.1, `yes` true, and `2026-11-26T09:00Z` another text for the same moment; where `text` is wanted,
+    none of them can be told from what was meant. An integer is left alone: many inputs are a number or a word.
+    """
+    if isinstance(value, dict | list | tuple):
+        parts = value.values() if isinstance(value, dict) else value
+        return next(
+            (found for part in parts if (found := changed_by_yaml(part, text and not isinstance(value, dict)))), None
+        )
+    if isinstance(value, datetime.date | bytes):
+        return "a date" if isinstance(value, datetime.date) else "binary data"
+    if text and isinstance(value, bool):
+        return f"true or false ({str(value).lower()})"
+    return f"a number ({value})" if text and isinstance(value, float) else None
+
+
 def place(value: Any) -> str:
     """Where Ansible read a value (`path:line: `), or nothing where it does not say."""
     try:
@@ -47,11 +76,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
+        inputs = role_inputs()
         sentences = [
             f"{place(variables[name])}{name} is not a variable of the role {role}"
             + (f"; did you mean {near}?" if near else ".")
             + f" Allowed: see roles/{role}/README.md."
-            for name, role, near in unknown_variables(sorted(variables), role_inputs())
+            for name, role, near in unknown_variables(sorted(variables), inputs)
+        ]
+        texts = text_inputs()
+        sentences += [
+            f"{place(variables[name])}{name}: got {changed}; expected a string. Put the value in quotes."
+            for name in sorted(variables)
+            if any(name in known for known in inputs.values())
+            if (changed := changed_by_yaml(variables[name], name in texts))
         ]
         if sentences:
             result.update(failed=True, msg=" ".join(sentences))

@@ -151,7 +151,8 @@ def test_switches_turn_on_what_the_application_turns_off(start: Start, pages: Pa
     assert ask(server, "/template") == "template two"
 
     change(settings, json.dumps({"SECRET": "hunter2"}), lambda: "hunter2" in ask(server), "settings")
-    assert b"hunter" not in Path(f"/proc/{server.process.pid}/environ").read_bytes()
+    change(settings, json.dumps({"OTHER": "hunter2"}), lambda: ask(server).endswith(" None"), "a setting that is gone")
+    assert b"SECRET" not in Path(f"/proc/{server.process.pid}/environ").read_bytes()
 
 
 def test_switches_turn_off_what_the_application_turns_on(start: Start, pages: Path, tmp_path: Path) -> None:

@@ -147,8 +147,49 @@ def test_settings_reach_the_application_and_nobody_else(start: Start, tmp_path: 
     assert answer["DATABASE_PASSWORD"] == "hunter2"
     assert answer["RELEASE"] == "mine"
     assert answer["PORT"] == str(server.port)
-    for name in ("environ", "cmdline"):
-        assert b"hunter2" not in Path(f"/proc/{server.process.pid}/{name}").read_bytes()
+    # who may read the file may read the environment (proc(5)), and nobody else; a command line is everybody's
+    place = Path(f"/proc/{server.process.pid}")
+    assert (place / "environ").stat().st_mode & 0o777 == 0o400
+    assert b"hunter2" not in (place / "cmdline").read_bytes()
+    assert "_EYEWALL" not in "".join(answer)
+
+
+READ_AT_START = """
+import sys, time
+from pathlib import Path
+from tornado.web import Application, RequestHandler
+
+class Start(RequestHandler):
+    def get(self):
+        self.write({
+            "hash": hash("eyewall"), "dev": sys.flags.dev_mode, "zone": time.tzname[0], "warnings": sys.warnoptions,
+            "preloaded": "libutil" in Path("/proc/self/maps").read_text(),
+        })
+
+def make_app():
+    return Application([("/", Start)])
+"""
+
+
+def test_settings_that_an_interpreter_reads_as_it_starts(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "starts.py").write_text(READ_AT_START)
+    settings = {
+        "PYTHONHASHSEED": "815",
+        "PYTHONDEVMODE": "1",
+        "PYTHONWARNINGS": "ignore",
+        "TZ": "EYE-3",
+        "LD_PRELOAD": "libutil.so.1",  # of glibc, and empty
+    }
+    path = settings_file(tmp_path, json.dumps(settings))
+    one, other = (start("starts:make_app", "--settings", path).ready().get("/") for _ in range(2))
+    assert one == other
+    assert (one["dev"], one["zone"], one["preloaded"]) == (True, "EYE", True)
+    assert "ignore" in one["warnings"]
+    # the control: without the settings, none of it is so
+    bare = start("starts:make_app").ready().get("/")
+    assert (bare["dev"], bare["preloaded"]) == (False, False)
+    assert bare["hash"] != one["hash"]
+    assert bare["zone"] != "EYE"
 
 
 def test_release_is_in_the_environment(start: Start) -> None:

@@ -98,7 +98,7 @@ def test_a_process_has_what_the_handover_wants(tmp_path: Path) -> None:
 
 def test_the_runner_takes_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY / "runner" / "src"))
-    from eyewall.cli import make_parser  # noqa: PLC0415 -- found through the line above
+    from eyewall.arguments import make_parser  # noqa: PLC0415 -- found through the line above
 
     board = group(
         tmp_path,
@@ -139,7 +139,7 @@ def test_no_secret_is_in_the_command_or_the_configuration(tmp_path: Path) -> Non
 def command_of(process: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return what the runner makes of a process's command, and the interpreter."""
     monkeypatch.syspath_prepend(str(REPOSITORY / "runner" / "src"))
-    from eyewall.cli import make_parser  # noqa: PLC0415 -- found through the line above
+    from eyewall.arguments import make_parser  # noqa: PLC0415 -- found through the line above
 
     interpreter, *command = shlex.split(process.command)
     assert command[:3] == ["-P", "-m", "eyewall"]

@@ -132,16 +132,23 @@ def port_mistakes(ports: list[int], reserved: list[int], own: int | None) -> lis
     return found
 
 
+def kind(value: object) -> str:
+    """What a value is, in YAML's words, without the value, which may be a secret."""
+    names = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a mapping"}
+    return "nothing" if value is None else names.get(type(value), f"a {type(value).__name__}")
+
+
 def setting_mistakes(variable: str, settings: dict[str, Any], placeholders: tuple[object, ...]) -> list[str]:
     """What is wrong with a mapping of environment variables, a sentence each, without any value."""
     found = []
     for name, value in settings.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
             found.append(
-                f"{variable} has the name '{name}'; allowed are letters, digits and underscores, no digit first."
+                f"{variable}: got the name '{name}'; expected letters, digits and underscores, not starting with a digit."
             )
-        if not isinstance(value, str | int | float):
-            found.append(f"{variable}: {name} is a {type(value).__name__}; allowed are texts, numbers, true and false.")
+        if not isinstance(value, str):
+            # YAML has changed it already: 1.10 is 1.1, 9:30 is 570, 0640 is 416, and yes is true
+            found.append(f"{variable}.{name}: got {kind(value)}; expected a string. Put the value in quotes.")
         elif value in placeholders:
             found.append(f"{variable}: {name} is empty or the example's placeholder; allowed is a value of your own.")
     return found

@@ -45,11 +45,6 @@ options:
 """
 
 
-def as_text(value: object) -> str:
-    """A YAML scalar as an environment variable's text."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 class Prover(Groups):
     """The proof of one generation on one host."""
 
@@ -71,9 +66,7 @@ class Prover(Groups):
         settings.touch(mode=0o600)
         os.chown(settings, 0, grp.getgrnam(self.params["group"]).gr_gid)
         settings.chmod(0o640)
-        environment = {
-            name: as_text(value) for name, value in {**self.params["settings"], **self.params["secrets"]}.items()
-        }
+        environment = {**self.params["settings"], **self.params["secrets"]}
         settings.write_text(json.dumps(environment, indent=2, sort_keys=True) + "\n")
         (place / "supervisor.conf").write_text(self.params["program"])
         (place / "proof.conf").write_text(self.params["proof"])

@@ -7,7 +7,7 @@ Every log line of the application carries it already; read it to pass it on to a
     headers = {"X-Request-Id": eyewall.request_id.get()}
 """
 
-from eyewall.log import request_id
+from eyewall.context import request_id
 
 __version__ = "0.1.0"
 

@@ -13,8 +13,8 @@ from typing import NoReturn
 from tornado import autoreload
 from tornado.web import Application
 
-# What ``Application(debug=True)`` sets, each where the application has not (Tornado's guide, "Running and deploying").
-DEBUG = {"autoreload": True, "compiled_template_cache": False, "static_hash_cache": False, "serve_traceback": True}
+from eyewall.arguments import DEBUG
+from eyewall.environment import replaced
 
 _start = autoreload.start
 
@@ -40,16 +40,15 @@ def forbid_autoreload() -> None:
 
 
 def watch_settings(path: Path | None) -> None:
-    """Let a change of the settings count as one of the code; call this before the environment is changed.
+    """Let a change of the settings count as one of the code.
 
-    A reload passes the environment on (execve(2)): without the settings, or one that was removed from the
-    file would stay, and all of them would show in ``/proc/PID/environ``.
+    A reload passes the environment on (execve(2)): without the settings, or one that was removed from the file would stay.
     """
-    before = dict(os.environ)
+    before = os.environ | replaced
 
     def restore() -> None:
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
     autoreload.add_reload_hook(restore)
     if path is not None:

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from tornado.netutil import bind_unix_socket
 
+from eyewall.arguments import UNIX
 from eyewall.errors import Refusal
-
-# What an address that is a Unix socket's path begins with.
-UNIX = "unix:"
 
 # sockaddr_un.sun_path has 108 bytes with its NUL (unix(7)).
 MAX_PATH = 107

@@ -3,16 +3,11 @@
 import logging
 import sys
 import time
-from contextvars import ContextVar
 
 from tornado.log import access_log
 from tornado.web import RequestHandler
 
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
-"""The id of the request that is being answered, ``-`` outside of one.
-
-It is ``X-Request-Id`` if a trusted peer sent a well-formed one, else made here.
-"""
+from eyewall.context import request_id
 
 
 class LineFormatter(logging.Formatter):

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyewall.admin import Admin, Status
+from eyewall.arguments import UNIX
 from eyewall.collector import Collector
 from eyewall.debug import set_debug
 from eyewall.door import Door
 from eyewall.drain import Drain
 from eyewall.group import Group, GroupStatus
 from eyewall.limits import capped_backlog
-from eyewall.listen import UNIX, bind, listen
+from eyewall.listen import bind, listen
 from eyewall.metrics import ProcessMetrics
 from eyewall.orphan import watch_for_successor
 from eyewall.proxies import Proxies

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from tornado.httputil import HTTPHeaders
 from tornado.netutil import is_valid_ip
 
-LOOPBACK = ("127.0.0.1", "::1")
+from eyewall.arguments import LOOPBACK
 
 # As HTTPHeaders writes them.
 HEADERS = frozenset(("X-Request-Id", "X-Real-Ip", "X-Forwarded-For", "X-Scheme", "X-Forwarded-Proto"))

@@ -39,8 +39,9 @@ from tornado.iostream import IOStream
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
+from eyewall.context import request_id
 from eyewall.door import Door
-from eyewall.log import log_request, request_id
+from eyewall.log import log_request
 from eyewall.proxies import HEADERS, Proxies
 from eyewall.stream import Stream
 from eyewall.traffic import NO_ANSWER, Traffic

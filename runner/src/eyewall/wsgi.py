@@ -44,8 +44,9 @@ from tornado.routing import Router, RuleRouter
 from tornado.web import Application, HTTPError
 from tornado.websocket import WebSocketHandler
 
-from eyewall.log import request_id
-from eyewall.proxies import LOOPBACK, Proxies
+from eyewall.arguments import LOOPBACK
+from eyewall.context import request_id
+from eyewall.proxies import Proxies
 from eyewall.target import build, find
 
 if TYPE_CHECKING:
