@@ -210,7 +210,7 @@ def test_settings_with_a_name_that_is_none(look: Callable[..., dict[str, Any]], 
 @pytest.mark.parametrize(
     ("written", "kind"),
     [
-        ("[a]", "a list"), ("{a: 1}", "a mapping"), ("null", "nothing"), ("~", "nothing"), ("yes", "true or false"),
+        ("[first, second]", "a list"), ("{a: 1}", "a mapping"), ("null", "nothing"), ("~", "nothing"), ("yes", "true or false"),
         ("8000", "a number"), ("1.10", "a number"), ("9:30", "a number"), ("0640", "a number"), ("1e3", None),
         ("'1.10'", None), ("'9:30'", None), ("''", None), ("yes please", None),
     ],
