@@ -163,7 +163,7 @@ class Comparison:
         )
         self.push()
         self.ssh("cd /srv/pulled && { [ -d .git ] || git clone --quiet /srv/gauge.git .; } && git pull --quiet")
-        self.ssh("sudo supervisorctl update")
+        self.ssh("sudo supervisorctl -c /etc/supervisor/supervisord.conf update")
 
     def add(self, case: str, subject: str, runs: list[Run]) -> None:
         """Add the figures of a subject: a run for each round."""
@@ -182,7 +182,8 @@ class Comparison:
         if subject == "Ansistrano":
             return self.site.play(PEERS / "ansistrano.yml")
         begun = time.monotonic()
-        self.ssh("cd /srv/pulled && git pull --quiet && sudo supervisorctl restart 'pulled:*'")
+        restart = "supervisorctl -c /etc/supervisor/supervisord.conf restart 'pulled:*'"
+        self.ssh(f"cd /srv/pulled && git pull --quiet && sudo {restart}")
         return Run(time.monotonic() - begun)
 
     def subjects(self) -> list[str]:

@@ -39,7 +39,7 @@ def ready(path):
         return json.loads(connection.getresponse().read())
     except OSError:
         return {}  # a process that was killed leaves its socket
-status = [line.split() for line in out("supervisorctl", "status")]
+status = [line.split() for line in out("supervisorctl", "-c", "/etc/supervisor/supervisord.conf", "status")]
 running = {words[0]: int(words[3].rstrip(",")) for words in status if words[2:3] == ["pid"]}
 manifests = {"releases": "release.json", "environments": "environment.json", "generations": "generation.json"}
 print(json.dumps({
@@ -197,7 +197,7 @@ class Fleet:
 
     def processes(self, host: str) -> dict[str, int]:
         """PID of each running process of the application, by the name that supervisord has for it."""
-        lines = self.host(host).run("supervisorctl status").stdout.splitlines()
+        lines = self.host(host).run("supervisorctl -c /etc/supervisor/supervisord.conf status").stdout.splitlines()
         return {
             words[0]: int(words[3].rstrip(","))
             for words in (line.split() for line in lines)

@@ -250,7 +250,7 @@ class Host:
         assert self.groups() == {generation}
         assert [path.name for path in self.confs.iterdir()] == [f"{generation}.conf"]
         assert str((self.root / "current").readlink()) == f"generations/{generation}"
-        # what `supervisorctl update` would do, and what a supervisord that starts anew finds
+        # what supervisorctl's `update` would do, and what a supervisord that starts anew finds
         assert self.rpc.reloadConfig() == [[[], [], []]]
 
 

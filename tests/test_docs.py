@@ -136,3 +136,27 @@ def test_every_variable_that_a_document_names_is_one(document: str) -> None:
             continue  # it shows what a typo looks like
         named = set(re.findall(rf"(?<![\w/.-])(?:{'|'.join(ROLE_NAMES)})_[a-z_]+(?![\w/.*])", code))
         assert named <= known | modules, f"`{code}`"
+
+
+# What root would obey of whoever may write to the directory that it stands in, unless told otherwise; each with a mistake.
+OBEYS = {
+    r"supervisorctl (?:status|pid|start|stop|restart|update|reload|reread|signal|tail|shutdown)\b": "supervisorctl status",
+    r'"supervisorctl", (?!"-c", )': '"supervisorctl", "status"',
+    r"(?:tail|grep|less|cat) [^\n`|]*/var/log/board/[^`\n]*(?<!cat -v)(?=[`\n])": "tail /var/log/board/x.log\n",
+}
+# The recipe and what people type are quoted there, and a command line of ours is tested with a stand-in of its own.
+QUOTES = {"README.md", "docs/performance.md", "benchmarks/deploys.py", "tests/test_docs.py"}
+
+
+@pytest.mark.parametrize(("mistake", "example"), OBEYS.items(), ids=["words", "list", "log"])
+def test_root_obeys_nobody_but_its_own_configuration_and_no_log(mistake: str, example: str) -> None:
+    assert re.search(mistake, example)
+    files = [path for folder in FOLDERS for path in (REPOSITORY / folder).rglob("*.*") if path.is_file()]
+    found = {
+        f"{name}: {line[0]}"
+        for path in [*REPOSITORY.glob("*.*"), *files]
+        if path.suffix in {".md", ".py", ".j2", ".yml", ".sh"}
+        if (name := str(path.relative_to(REPOSITORY))) not in QUOTES
+        for line in re.finditer(mistake, path.read_text(encoding="utf-8"))
+    }
+    assert found == set()

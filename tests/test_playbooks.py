@@ -3,8 +3,9 @@
 import re
 
 import pytest
+from ansible.constants import config
 from ansible_runs import INVENTORIES, PLAYBOOKS, Runs
-from eyewall_support import REPOSITORY, load_yaml
+from eyewall_support import REPOSITORY, load_yaml, variables
 
 
 @pytest.mark.parametrize("inventory", INVENTORIES)
@@ -38,6 +39,11 @@ def test_inventory_has_a_file_of_variables_for_each_role_and_secrets_apart(inven
     assert secrets
     for name, value in secrets.items():
         assert "{{ vault_" in value, f"{name} stands in the open"
+
+
+def test_modules_write_nothing_into_a_hosts_journal() -> None:
+    assert config.get_config_value("DEFAULT_NO_TARGET_SYSLOG") is False, "it is Ansible's default"
+    assert config.get_config_value("DEFAULT_NO_TARGET_SYSLOG", variables=variables()) is True
 
 
 def test_the_wiring_is_beside_site_yml_and_playbooks_alike() -> None:

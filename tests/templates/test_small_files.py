@@ -68,6 +68,9 @@ def test_the_application_writes_its_data_and_sockets_and_nothing_else() -> None:
 # ---- The script that runs at boot ----
 
 
+CONF = "-c /etc/supervisor/supervisord.conf"
+
+
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
     path = tmp_path / "board-start-current"
@@ -115,20 +118,20 @@ def test_it_starts_the_current_generation_alone(script: Path) -> None:
     (opt / "generations" / "board-1.0.0-aaaaaa").mkdir()
     (opt / "generations" / "board-1.0.1-bbbbbb").mkdir()
     (opt / "current").symlink_to(Path("generations", "board-1.0.0-aaaaaa"))
-    assert run(script) == (0, ["pid", "start board-1.0.0-aaaaaa:*"], "")
+    assert run(script) == (0, [f"{CONF} pid", f"{CONF} start board-1.0.0-aaaaaa:*"], "")
 
 
 def test_it_waits_for_a_supervisord_that_does_not_answer_yet(script: Path) -> None:
     (script.parent / "opt" / "current").symlink_to(Path("generations", "board-1.0.0-aaaaaa"))
     status, asked, _ = run(script, failures=3)
-    assert (status, asked) == (0, ["pid"] * 4 + ["start board-1.0.0-aaaaaa:*"])
+    assert (status, asked) == (0, [f"{CONF} pid"] * 4 + [f"{CONF} start board-1.0.0-aaaaaa:*"])
 
 
 def test_it_says_so_when_supervisord_never_answers(script: Path) -> None:
     (script.parent / "opt" / "current").symlink_to(Path("generations", "board-1.0.0-aaaaaa"))
     status, asked, said = run(script, failures=10_000)
     assert (status, said) == (1, "supervisord does not answer\n")
-    assert set(asked) == {"pid"}
+    assert set(asked) == {f"{CONF} pid"}
 
 
 # ---- podman on a restricted machine ----

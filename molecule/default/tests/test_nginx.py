@@ -253,7 +253,7 @@ def test_settings_in_force(site, open_files_limit):
 def test_a_process_that_does_not_accept_is_passed_over_at_once(site, until):
     """A communication error goes to the next process: one that is down costs no request and no waiting."""
     stopped = site.processes()[0]
-    site.sh("supervisorctl stop %s:%s", site.generation, stopped["port"])
+    site.sh("supervisorctl -c /etc/supervisor/supervisord.conf stop %s:%s", site.generation, stopped["port"])
     try:
         begun = time.monotonic()
         answers = [site.get("/whoami") for _ in range(20)]
@@ -261,5 +261,5 @@ def test_a_process_that_does_not_accept_is_passed_over_at_once(site, until):
         assert stopped["port"] not in {answer.json()["port"] for answer in answers}
         assert time.monotonic() - begun < 10
     finally:
-        site.sh("supervisorctl start %s:%s", site.generation, stopped["port"])
+        site.sh("supervisorctl -c /etc/supervisor/supervisord.conf start %s:%s", site.generation, stopped["port"])
         until(lambda: site.is_ready(stopped["port"]))

@@ -56,6 +56,8 @@ def test_secrets_are_in_no_process_list_log_or_readable_file(site):
         assert secret not in site.sh(f"su --shell /bin/sh board --command 'cat /proc/{process['pid']}/environ'")
     # journal and logs hold what Ansible's modules say of themselves on the host
     assert site.host.run("journalctl --no-pager | grep --quiet %s", secret).rc == 1
+    # nor a setting, for any of them may be one: Ansible's modules write down what they are called with
+    assert site.host.run("journalctl --no-pager | grep --quiet 'Invoked with'").rc == 1
     found = site.host.run("grep --recursive --files-with-matches %s /etc /opt /var/log /run /tmp 2>/dev/null", secret)
     generations = [path for path in found.stdout.split() if not path.endswith("/settings.json")]
     assert generations == []
@@ -78,7 +80,7 @@ def test_every_process_killed_is_seen_by_the_client(site, traffic, until):
     """The control of the test above and of those in test_survival.py: this client sees what is lost."""
     with traffic() as seen:
         until(lambda: sum(seen.answers.values()) > 50)
-        site.sh("supervisorctl signal KILL %s:*", site.generation)
+        site.sh("supervisorctl -c /etc/supervisor/supervisord.conf signal KILL %s:*", site.generation)
         until(lambda: len(seen.lost) > seen.clients)
         until(lambda: site.get("/whoami").status == 200)
 
@@ -87,7 +89,7 @@ def test_each_is_named_logged_and_restartable_by_itself(site, traffic, until):
     first, *others = site.processes()
     name = f"{site.generation}:{first['port']}"
     with traffic() as seen:
-        assert "started" in site.sh("supervisorctl restart %s", name)
+        assert "started" in site.sh("supervisorctl -c /etc/supervisor/supervisord.conf restart %s", name)
         until(lambda: site.is_ready(first["port"]))
     assert not seen.lost
     successor, *others_now = site.processes()
@@ -105,9 +107,11 @@ def test_metrics_are_on_the_admin_socket_alone(site):
 
 @pytest.mark.parametrize("account", ["nobody", "board"])
 def test_only_root_may_speak_to_supervisord(site, account):
-    refused = site.host.run("su --shell /bin/sh %s --command 'supervisorctl pid'", account)
+    refused = site.host.run(
+        "su --shell /bin/sh %s --command 'supervisorctl -c /etc/supervisor/supervisord.conf pid'", account
+    )
     assert refused.rc != 0, refused
-    assert site.sh("supervisorctl pid").isdigit()
+    assert site.sh("supervisorctl -c /etc/supervisor/supervisord.conf pid").isdigit()
 
 
 def test_a_taken_port_is_said_before_anything_changes(site):

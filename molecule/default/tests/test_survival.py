@@ -9,7 +9,7 @@ def test_supervisord_killed_loses_nothing(site, traffic, until):
     before = {process["pid"] for process in site.processes()}
     with traffic() as seen:
         until(lambda: before <= set(seen.answers))
-        site.sh("kill -KILL $(supervisorctl pid)")
+        site.sh("kill -KILL $(supervisorctl -c /etc/supervisor/supervisord.conf pid)")
         until(lambda: {process["pid"] for process in site.processes()}.isdisjoint(before), 60)
         after = {process["pid"] for process in site.processes()}
         until(lambda: after <= set(seen.answers))
@@ -46,11 +46,13 @@ def test_what_interrupted_runs_leave_is_put_in_order(site):
     """Two generations known to supervisord, one current: the same command again ends with one."""
     done = site.play(playbook="playbooks/deploy.yml")
     assert done.returncode == 0, done.stdout + done.stderr
-    groups = {line.split(":")[0] for line in site.sh("supervisorctl status").splitlines()}
+    groups = {
+        line.split(":")[0] for line in site.sh("supervisorctl -c /etc/supervisor/supervisord.conf status").splitlines()
+    }
     assert groups == {site.generation}
     assert site.host.file("/etc/supervisor/conf.d").listdir() == [f"{site.generation}.conf"]
     # what supervisord runs is what its files say
-    assert site.sh("supervisorctl update") == ""
+    assert site.sh("supervisorctl -c /etc/supervisor/supervisord.conf update") == ""
 
 
 def test_a_reboot_brings_everything_back(site, until):
@@ -70,10 +72,13 @@ def test_a_reboot_brings_everything_back(site, until):
 
         # a process may be ready before supervisord calls it so (startsecs)
         def running():
-            return [line for line in site.host.run("supervisorctl status").stdout.splitlines() if "RUNNING" in line]
+            status = site.host.run("supervisorctl -c /etc/supervisor/supervisord.conf status").stdout
+            return [line for line in status.splitlines() if "RUNNING" in line]
 
         until(lambda: len(running()) == len(before))
         assert {line.split(":")[0] for line in running()} == {generation}
         assert json.loads(site.get("/whoami").body)["host"] == site.name
     finally:
-        site.sh("rm /etc/supervisor/conf.d/board-unfinished.conf && supervisorctl update")
+        site.sh(
+            "rm /etc/supervisor/conf.d/board-unfinished.conf && supervisorctl -c /etc/supervisor/supervisord.conf update"
+        )

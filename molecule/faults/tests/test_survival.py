@@ -75,7 +75,10 @@ def test_process_that_is_killed_is_started_again(fleet, before, watched):
         until(lambda: len(fleet.processes("app1")) == 2, "two processes")
         watch.only(before["app1"].release)
         watch.spare_inside("app1", fleet.deaths("app1", began))
-    until(lambda: "8000" in fleet.sh("app1", "supervisorctl status | grep RUNNING"), "the port")
+    until(
+        lambda: "8000" in fleet.sh("app1", "supervisorctl -c /etc/supervisor/supervisord.conf status | grep RUNNING"),
+        "the port",
+    )
     after = fleet.stand("app1")
     assert after.pids[8000] != pid
     assert after.pids[8001] == before["app1"].pids[8001]
@@ -105,7 +108,7 @@ def test_supervisord_that_is_killed_in_a_handover(fleet, before, candidate, hand
     """Nothing is lost, and the same command ends what was begun, if the run did not."""
     with watched():
         with handing_over("app1", candidate) as process:
-            fleet.sh("app1", "kill -KILL $(supervisorctl pid)")
+            fleet.sh("app1", "kill -KILL $(supervisorctl -c /etc/supervisor/supervisord.conf pid)")
             first = fleet.ended(process)
         run = fleet.play("deploy", **candidate)
     assert first.status in (0, 2), first.output

@@ -32,7 +32,8 @@ def doors():
 look = {"doors": sorted(doors())}
 root = Path("/opt/gauge")
 if root.exists():
-    status = subprocess.run(["supervisorctl", "status"], capture_output=True, text=True).stdout.splitlines()
+    words = ["supervisorctl", "-c", "/etc/supervisor/supervisord.conf", "status"]
+    status = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
     running = {words[0]: int(words[3].rstrip(",")) for words in map(str.split, status) if words[1] == "RUNNING"}
     manifest = json.loads((root / "current/generation.json").read_text())
     staged = [path for kind in ("releases", "environments", "static") for path in (root / kind).iterdir()]

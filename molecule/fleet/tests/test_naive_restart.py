@@ -15,7 +15,11 @@ def restarted(fleet: Fleet, settled: Step) -> Report:
     with Traffic({door: fleet.doors[door] for door in ("balancer", "app1")}, rate=100) as traffic:
         time.sleep(1)
         with traffic.during("restart"):
-            fleet.sh("app1", "supervisorctl restart %s:*", settled.after["app1"].generation)
+            fleet.sh(
+                "app1",
+                "supervisorctl -c /etc/supervisor/supervisord.conf restart %s:*",
+                settled.after["app1"].generation,
+            )
         time.sleep(2)
     return traffic.report
 

@@ -59,7 +59,9 @@ def test_a_program_that_nobody_changed(fleet: Fleet, name: str) -> None:
 def test_the_same_client_sees_a_restart(fleet: Fleet) -> None:
     """The control: the recipe's restart of the program that is there now."""
     with asking(fleet, ("GET", "/")) as clients:
-        fleet.sh("app1", "supervisorctl restart %s:*", fleet.stand("app1").generation)
+        fleet.sh(
+            "app1", "supervisorctl -c /etc/supervisor/supervisord.conf restart %s:*", fleet.stand("app1").generation
+        )
     assert clients[0].lost
 
 

@@ -101,7 +101,7 @@ def interpreter(module: AnsibleModule, python: str) -> dict[str, str] | None:
     if not os.access(python, os.X_OK):
         return None
     code = "import platform as p; print(p.python_version(), p.machine(), p.libc_ver()[1] or '-')"
-    _, out, _ = module.run_command([python, "-c", code], check_rc=True)
+    _, out, _ = module.run_command([python, "-I", "-c", code], check_rc=True)
     version, machine, glibc = out.split()
     return {
         "python": ".".join(version.split(".")[:2]),

@@ -203,6 +203,7 @@ class Groups:
         info = self.states().get((group, port))
         if info is None:
             return ""
+        time.sleep(0.2)  # supervisord writes down what a process says a moment after it was said
         try:
             said = tail(Path(info["stdout_logfile"]))
         except OSError as error:
