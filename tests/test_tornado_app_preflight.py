@@ -168,9 +168,12 @@ def test_an_account_before_its_first_run_has_no_number(preflight: ModuleType) ->
 
 def test_debug_with_several_processes(look: Callable[..., dict[str, Any]]) -> None:
     message = look(debug=True, processes="3")["msg"]
-    assert "tornado_app_debug is true with 3 processes (tornado_app_processes: 3)" in message
-    assert "allowed is 1." in message
+    assert "tornado_app_debug: got true with 3 processes (tornado_app_processes: 3); expected 1 process" in message
     assert "msg" not in look(debug=True, processes="1")
+    message = look(debug_switches={"autoreload": True}, processes="3")["msg"]
+    assert "tornado_app_debug_switches.autoreload: got true with 3 processes" in message
+    assert "msg" not in look(debug_switches={"autoreload": True}, processes="1")
+    assert "msg" not in look(debug_switches={"serve_traceback": True}, processes="3")
 
 
 def test_debug_is_refused_where_users_are(look: Callable[..., dict[str, Any]]) -> None:
@@ -318,10 +321,17 @@ def test_all_mistakes_are_reported_together(look: Callable[..., dict[str, Any]])
             "tornado_app_server: wsgi and tornado_app_command do not go together; allowed is one of the two.",
         ),
         ({"server": "wsgi", "fork": True}, "tornado_app_server: wsgi and tornado_app_fork do not go together"),
-        ({"debug": True, "fork": True, "processes": "1"}, "tornado_app_debug and tornado_app_fork do not go together"),
-        (
-            {"debug": True, "server": "wsgi", "processes": "1"},
-            "tornado_app_debug and tornado_app_server: wsgi do not go",
+        *(
+            ({**debug, **mode, "processes": "1"}, f"{name} and {other} do not go together")
+            for name, debug in (
+                ("tornado_app_debug", {"debug": True}),
+                ("tornado_app_debug_switches.autoreload", {"debug_switches": {"autoreload": True}}),
+            )
+            for other, mode in (
+                ("tornado_app_fork", {"fork": True}),
+                ("tornado_app_server: wsgi", {"server": "wsgi"}),
+                ("tornado_app_command", {"factory": "", "command": ["-m", "chat"]}),
+            )
         ),
     ],
 )

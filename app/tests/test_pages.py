@@ -4,8 +4,9 @@ import os
 import re
 import socket
 from typing import ClassVar
+from unittest import mock
 
-from board import base
+from board import base, pages
 from board_support import BoardTestCase
 
 STATIC = os.path.join(os.path.dirname(base.__file__), "static")  # noqa: PTH118, PTH120
@@ -183,6 +184,21 @@ class ErrorTest(BoardTestCase):
         assert response.code == 500
         assert b"Rough weather" in response.body
         assert b"42" not in response.body.replace(b"Rough weather", b"").partition(b"<main")[2].partition(b"</main")[0]
+
+    def test_in_debug_mode_a_bug_shows_its_stack(self) -> None:
+        def broken() -> None:
+            raise RuntimeError("<42>")
+
+        self._app.settings["serve_traceback"] = True
+        self.get_app_board().store.files = broken
+        self.log_in()
+        page = self.ask("/").body.decode()
+        assert "Traceback (most recent call last):" in page
+        assert "RuntimeError: &lt;42&gt;" in page
+        with mock.patch.object(pages.WhoAmIHandler, "answerer", lambda _: broken()):
+            answer = json.loads(self.ask("/whoami").body)
+        assert answer["traceback"][0] == "Traceback (most recent call last):"
+        assert answer["traceback"][-1] == "RuntimeError: <42>"
 
     def test_what_was_served_is_counted(self) -> None:
         before = self.get_app_board().served

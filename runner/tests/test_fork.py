@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from eyewall_harness import TESTS, Eyewall, Posters, WebSocket, ask_admin, command, environment, free_port, until
 from test_admin import PARENT, alive
-from test_start import refused, sentence
+from test_start import refused
 
 pytestmark = pytest.mark.slow
 
@@ -174,7 +174,3 @@ def test_a_group_that_cannot_start_is_ended(arguments: list[str], wanted: str) -
 def test_forked_twice() -> None:
     text = refused("--port", str(free_port()), "--processes", "2", PROGRAM, "start")
     assert f"eyewall: {PROGRAM}: forks by itself, and --processes is given; leave one of them out" in text
-
-
-def test_debug_and_processes() -> None:
-    assert "is not forked" in sentence("--port", "8000", "--processes", "2", "--debug", SAMPLE)

@@ -192,7 +192,6 @@ def test_a_port_that_another_program_has() -> None:
         (["-m", "email"], "there is no module 'email' on sys.path that can be run"),
         (["-m"], "-m: a package or module is wanted"),
         ([], "nothing to run is named"),
-        (["--debug", PROGRAM, "listen"], "--debug is for a factory"),
         (["eyewall_sample:make_app", "--backlog", "1"], "a factory takes no arguments"),
     ],
 )

@@ -191,8 +191,6 @@ def test_an_application_that_cannot_be_loaded_disturbs_nobody(start: Start, tmp_
     ("arguments", "words"),
     [
         (["--processes", "2", SAMPLE], "--wsgi and --processes 2"),
-        (["--debug", SAMPLE], "--wsgi and --debug"),
-        (["--autoreload", SAMPLE], "--wsgi and --autoreload"),
         (["--threads", "0", SAMPLE], "'0' is not allowed"),
         (["program.py"], "--wsgi is for a factory; program.py has a server of its own"),
         (["-m", "package"], "--wsgi is for a factory"),

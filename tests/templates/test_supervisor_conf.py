@@ -123,8 +123,22 @@ def test_the_runner_takes_the_command(tmp_path: Path, monkeypatch: pytest.Monkey
     assert str(given.settings) == f"{tmp_path}/root/generations/{given.generation}/settings.json"
 
 
-def test_debug_is_off_unless_asked_for(tmp_path: Path) -> None:
-    assert "--debug" not in processes(tmp_path)[0].command
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ({}, ["--no-autoreload"]),
+        ({"tornado_app_debug": True}, ["--debug"]),
+        ({"tornado_app_debug_switches": {"autoreload": True}}, ["--autoreload"]),
+        ({"tornado_app_debug_switches": {"serve_traceback": True}}, ["--no-autoreload", "--serve-traceback"]),
+        ({"tornado_app_production": True}, ["--production"]),
+    ],
+)
+def test_debug_is_off_unless_asked_for(tmp_path: Path, given: dict[str, Any], options: list[str]) -> None:
+    words = processes(tmp_path, **given)[0].command.split()
+    debug = {"--debug", "--production"} | {
+        f"--{no}{name}" for no in ("", "no-") for name in ("autoreload", "serve-traceback")
+    }
+    assert [word for word in words if word in debug] == options
 
 
 def test_no_secret_is_in_the_command_or_the_configuration(tmp_path: Path) -> None:
@@ -204,7 +218,8 @@ def test_the_same_input_is_the_same_generation() -> None:
         {"tornado_app_drain": 31},
         {"tornado_app_open_files": 40000},
         {"tornado_app_debug": True},
-        {"tornado_app_debug_switches": {"autoreload": False}},
+        {"tornado_app_debug_switches": {"serve_traceback": False}},
+        {"tornado_app_production": True},
         {"tornado_app_factory": "", "tornado_app_command": ["-m", "board"]},
         {"tornado_app_fork": True},
         {"tornado_app_server": "wsgi"},
@@ -231,7 +246,7 @@ def test_a_command_is_run_word_by_word(tmp_path: Path, words: list[str], run: li
     (one, _) = processes(tmp_path, tornado_app_factory="", tornado_app_command=words)
     found = shlex.split(one.command)
     assert [word.replace(f"{tmp_path}/root", "@root@") for word in found[-len(run) :]] == run
-    assert found[-len(run) - 2 : -len(run)] == ["--trusted", "::1"]
+    assert found[-len(run) - 1 : -len(run)] == ["--no-autoreload"]
 
 
 def test_fork_mode_is_one_program_with_all_processes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import http
 import os
 import re
 import socket
+import traceback
 from collections.abc import Awaitable
 from typing import Any, ClassVar, TypedDict, cast
 
@@ -134,11 +135,15 @@ class Base(RequestHandler):
         title, text = _EXPLAINED.get(status_code, (_phrase(status_code), "The request could not be answered."))
         if isinstance(error, PublicError):
             text = error.message
+        # in debug mode (Application(debug=True)) the stack, as Tornado's own error page has it
+        stack = ""
+        if self.settings.get("serve_traceback") and error is not None:
+            stack = "".join(traceback.format_exception(error))
         self.set_header("Cache-Control", "no-store")
         if self.answers_json:
-            self.finish({"error": text, "status": status_code})
+            self.finish({"error": text, "status": status_code} | ({"traceback": stack.splitlines()} if stack else {}))
         else:
-            self.render("error.html", status=status_code, title=title, text=text)
+            self.render("error.html", status=status_code, title=title, text=text, stack=stack)
 
 
 def _phrase(status: int) -> str:

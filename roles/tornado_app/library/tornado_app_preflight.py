@@ -197,13 +197,12 @@ def run_mistakes(params: dict[str, Any]) -> list[str]:
     # debug mode is for one process with a factory, a WSGI server has no fork mode, and a program is no WSGI application
     modes = {"tornado_app_command": command, "tornado_app_fork": params["fork"]}
     modes |= {"tornado_app_server: wsgi": params["server"] == "wsgi"}
-    modes |= {"tornado_app_debug": params["debug"]}
+    autoreload = "tornado_app_debug_switches.autoreload"
+    modes |= {"tornado_app_debug": params["debug"], autoreload: params["debug_switches"].get("autoreload")}
     for one, other in (
         ("tornado_app_server: wsgi", "tornado_app_command"),
         ("tornado_app_server: wsgi", "tornado_app_fork"),
-        ("tornado_app_debug", "tornado_app_server: wsgi"),
-        ("tornado_app_debug", "tornado_app_command"),
-        ("tornado_app_debug", "tornado_app_fork"),
+        *((debug, mode) for debug in ("tornado_app_debug", autoreload) for mode in list(modes)[:3]),
     ):
         if modes[one] and modes[other]:
             found.append(f"{one} and {other} do not go together; allowed is one of the two.")
@@ -250,11 +249,16 @@ def main() -> None:
         mistakes.append(
             f"tornado_app_processes is '{params['processes']}'; allowed are 'auto' (one per CPU, here {cpus}) and 1 to 9999."
         )
-    elif params["debug"] and processes > 1:
-        mistakes.append(
-            f"tornado_app_debug is true with {processes} processes (tornado_app_processes: {params['processes']}); "
-            "Tornado's autoreload cannot do that, allowed is 1."
-        )
+    elif processes > 1:
+        mistakes += [
+            f"{name}: got true with {processes} processes (tornado_app_processes: {params['processes']}); expected 1 process, "
+            "because Tornado's autoreload is for one."
+            for name, on in (
+                ("tornado_app_debug", params["debug"]),
+                ("tornado_app_debug_switches.autoreload", params["debug_switches"].get("autoreload")),
+            )
+            if on
+        ]
     if params["production"]:
         mistakes += production_mistakes(params["debug"], params["debug_switches"])
     mistakes += run_mistakes(params)

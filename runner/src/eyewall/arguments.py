@@ -131,8 +131,13 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--debug",
         action="store_true",
-        help="for development: autoreload, serve_traceback, no compiled_template_cache, "
+        help="for development, as Application(debug=True): autoreload, serve_traceback, no compiled_template_cache, "
         "no static_hash_cache, each unless the application sets it",
+    )
+    add(
+        "--production",
+        action="store_true",
+        help="every part of debug mode is off, whatever the application or the program asks for",
     )
     for name in DEBUG:
         add(

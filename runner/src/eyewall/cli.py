@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eyewall.arguments import DEBUG, LOOPBACK, make_parser
-from eyewall.debug import forbid_autoreload, watch, watch_settings
+from eyewall.debug import decide_debug, watch, watch_settings
 from eyewall.environment import name_process, read_settings
 from eyewall.errors import Refusal
 from eyewall.group import Group
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         named = _named(given)
         factory = _is_factory(given)
         _check_wsgi(given, factory)
+        _check_debug(given, factory)
         watch_settings(given.settings)
         if given.settings is not None:
             read_settings(given.settings)  # they are in force already, unless they cannot be (`eyewall.environment`)
@@ -48,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log_to_stderr(given.port, given.log_level)
         dump_stacks_on_demand()
         switches = {name: value for name in DEBUG if (value := getattr(given, name)) is not None}
-        if switches.get("autoreload") is False:
-            forbid_autoreload()
+        reloads = not factory or (given.processes == 1 and not given.wsgi)  # a program never does (`eyewall.program`)
+        fixed = decide_debug(given.debug, switches, given.production, reloads)
         options = Options(
             target=named,
             port=given.port,
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             watchdog=given.watchdog,
             backlog=given.backlog,
             debug=given.debug,
-            switches=switches,
+            fixed=fixed,
         )
         if given.wsgi:
             return _serve_wsgi(options, given.threads or THREADS, parent)
@@ -114,11 +115,7 @@ def _is_factory(given: argparse.Namespace) -> bool:
     named = _named(given)
     looks_like_file = os.sep in named or named.endswith(".py") or Path(named).exists()
     if given.module is not None or (looks_like_file and not TARGET.fullmatch(named)):
-        if given.debug:
-            raise Refusal(f"--debug is for a factory; {named} has its own way to be debugged")
         return False
-    if given.debug and given.processes != 1:
-        raise Refusal(f"--debug and --processes {given.processes}: a process that reloads itself is not forked")
     if more := given.target[1:]:
         raise Refusal(f"{named}: a factory takes no arguments, and options come before it; got {' '.join(more)}")
     return True
@@ -133,9 +130,26 @@ def _check_wsgi(given: argparse.Namespace, factory: bool) -> None:
         raise Refusal(f"--wsgi is for a factory; {_named(given)} has a server of its own")
     if given.processes != 1:
         raise Refusal(f"--wsgi and --processes {given.processes}: one worker per process; --threads gives it more")
-    for name in ("debug", *DEBUG):
-        if getattr(given, name):
-            raise Refusal(f"--wsgi and --{name.replace('_', '-')}: develop under Tornado's own server")
+
+
+def _check_debug(given: argparse.Namespace, factory: bool) -> None:
+    """Refuse what of debug mode cannot be in force. Autoreload is for one process (Tornado's guide), which `--debug` has."""
+    reloads = [f"--{name}" for name in ("debug", "autoreload") if getattr(given, name)]
+    for option, why in (
+        ("" if factory else _named(given), "a reload would start the program again without the runner"),
+        ("--wsgi" if given.wsgi else "", "develop under Tornado's own server"),
+        (
+            f"--processes {given.processes}" if given.processes != 1 else "",
+            "a process that reloads itself is not forked",
+        ),
+    ):
+        if option and reloads:
+            raise Refusal(f"{reloads[0]}: got it together with {option}; expected one of the two, for {why}.")
+    if given.production:
+        for name in ("debug", *DEBUG):
+            if getattr(given, name) is DEBUG.get(name, True):
+                option = f"--{'' if DEBUG.get(name, True) else 'no-'}{name.replace('_', '-')}"
+                raise Refusal(f"{option}: got it together with --production, which turns every part of debug mode off.")
 
 
 def _serve_wsgi(options: Options, threads: int, parent: int) -> int:

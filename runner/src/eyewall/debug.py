@@ -1,6 +1,7 @@
 """For development: Tornado's debug mode, and a life under ``python -m tornado.autoreload``."""
 
 import faulthandler
+import functools
 import logging
 import os
 import signal
@@ -8,33 +9,95 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, Self
 
 from tornado import autoreload
 from tornado.web import Application
 
 from eyewall.arguments import DEBUG
 from eyewall.environment import replaced
+from eyewall.errors import Refusal
+
+log = logging.getLogger(__name__)
 
 _start = autoreload.start
+_init = Application.__init__
 
 
-def set_debug(application: Application, debug: bool, switches: Mapping[str, bool]) -> None:
-    """Do what ``Application(debug=True)`` does if `debug`; `switches`, by name, go before all else."""
-    settings = application.settings
-    if debug:
-        for name, value in DEBUG.items():
-            settings.setdefault(name, value)
-    settings.update(switches)
-    if settings.get("autoreload"):
-        autoreload.start()
+def decide_debug(debug: bool, switches: Mapping[str, bool], production: bool, reloads: bool) -> Mapping[str, bool]:
+    """Decide on debug mode for every `Application` that this process makes from now on, of any class and by anybody.
+
+    Args:
+        debug: do what ``Application(debug=True)`` does, each part unless the application sets it.
+        switches: parts of debug mode that are on or off, whatever `debug` and the application say.
+        production: every part is off, and the log says which of them the application had asked for.
+        reloads: whether this process can reload itself. Where it cannot (several processes share the port, or gunicorn
+            serves), an application that asks for autoreload is a `Refusal`.
+
+    Returns the settings that are fixed, for `fix_debug`.
+
+    """
+    fixed = {"debug": False} | {name: not value for name, value in DEBUG.items()} if production else dict(switches)
+    if fixed.get("autoreload") is False:
+        forbid_autoreload()
+
+    @functools.wraps(_init)
+    def init(application: Application, *args: Any, **settings: Any) -> None:
+        if debug:
+            settings = DEBUG | settings | {"debug": True}
+        asked = [name for name, value in DEBUG.items() if _has(settings, name) == value]
+        if production and asked:
+            log.warning("debug mode is off in production; the application asks for: %s", ", ".join(asked))
+        settings |= fixed
+        if not reloads and _has(settings, "autoreload"):
+            raise Refusal(
+                "autoreload: got an application that asks for it (debug=True does); expected none where several processes share "
+                "the port or gunicorn serves. --no-autoreload turns it off."
+            )
+        _init(application, *args, **settings)
+        fix_debug(application, fixed)
+
+    setattr(Application, "__init__", init)  # noqa: B010 - mypy wants no assignment to a method
+    return fixed
+
+
+def fix_debug(application: Application, fixed: Mapping[str, bool]) -> None:
+    """Keep settings of an application as they are `fixed`, whoever changes them later."""
+    if fixed and not isinstance(application.settings, _Fixed):
+        application.settings = _Fixed(application.settings, fixed)
+
+
+def _has(settings: Mapping[str, Any], name: str) -> bool:
+    """Return what a part of debug mode is with these settings."""
+    value = DEBUG[name]
+    return bool(settings.get(name, value if settings.get("debug") else not value))
+
+
+class _Fixed(dict[str, Any]):
+    """Settings of an application, some of which nobody changes any more. Reading them costs nothing more than before."""
+
+    def __init__(self, settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+        super().__init__({**settings, **fixed})
+        self._fixed = fixed
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name not in self._fixed:
+            super().__setitem__(name, value)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        super().update({**dict(*args, **kwargs), **self._fixed})
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override,misc]
+        self.update(other)
+        return self
 
 
 def forbid_autoreload() -> None:
-    """Let no `Application` start autoreload: it would do so as it is made, and nothing could stop it any more."""
+    """Let nobody start autoreload: an `Application` would as it is made, and nothing could stop it any more."""
 
     def start(check_time: int = 500) -> None:
         del check_time
+        log.info("autoreload is off")
 
     autoreload.start = start
 

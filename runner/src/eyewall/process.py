@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tornado.web import Application
+
 from eyewall.admin import Admin, Status
 from eyewall.arguments import UNIX
 from eyewall.collector import Collector
-from eyewall.debug import set_debug
+from eyewall.debug import fix_debug
 from eyewall.door import Door
 from eyewall.drain import Drain
 from eyewall.group import Group, GroupStatus
@@ -45,7 +47,7 @@ class Options:
     watchdog: float
     backlog: int
     debug: bool
-    switches: Mapping[str, bool]
+    fixed: Mapping[str, bool]
 
     @property
     def where(self) -> str:
@@ -86,6 +88,9 @@ class Process:
 
     def add(self, server: Server) -> None:
         """Add a server, which listens as soon as the process does."""
+        if isinstance(server.request_callback, Application):
+            # a subclass may have replaced its settings when it had been made
+            fix_debug(server.request_callback, self.options.fixed)
         self.servers.append(server)
         if self.serving and not self.drain.draining:
             # Each server closes what it has when it stops. A copy shares the accept queue (dup(2)).
@@ -163,6 +168,5 @@ async def serve_factory(process: Process) -> None:
     """Load the application that the target names, and serve it. Raises `eyewall.errors.Refusal`."""
     options = process.options
     application = await load(options.target)
-    set_debug(application, options.debug, options.switches)
     process.add(Server(application, traffic=process.traffic, proxies=process.proxies, door=process.door))
     await process.serve()

@@ -27,11 +27,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tornado import autoreload, netutil
+from tornado import netutil
 from tornado import process as tornado_process
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 
+from eyewall.debug import forbid_autoreload
 from eyewall.errors import Refusal
 from eyewall.group import Group
 from eyewall.listen import bind
@@ -157,7 +158,7 @@ class Program:
         setattr(netutil, "bind_sockets", self._bind_sockets)  # noqa: B010 - mypy wants no such assignment
         setattr(tornado_process, "fork_processes", self._fork)  # noqa: B010
         # A reload would start the program again without us, on its own port. What a release is made of never changes.
-        setattr(autoreload, "start", lambda *_: log.info("autoreload is off"))  # noqa: B010
+        forbid_autoreload()
         HTTPServer.configure(
             ProgramServer, place=self, traffic=process.traffic, proxies=process.proxies, door=process.door
         )

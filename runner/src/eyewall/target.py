@@ -33,6 +33,8 @@ async def build(found: Any, name: str) -> Application:
             found = found()
             if inspect.isawaitable(found):
                 found = await found
+        except Refusal:
+            raise
         except (Exception, SystemExit) as error:
             raise Refusal(f"{name}: the factory raised {summary(error)}") from error
     if not isinstance(found, Application):
@@ -51,6 +53,8 @@ def find(target: str) -> Any:
     module_name, attribute = match["module"], match["attribute"]
     try:
         found: Any = importlib.import_module(module_name)
+    except Refusal:
+        raise
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise Refusal(f"{target}: there is no module {error.name!r} on sys.path") from None
