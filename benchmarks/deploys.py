@@ -231,7 +231,7 @@ class Comparison:
         for subject in subjects[1:]:
             wanted = 1.0 if subject == "Ansistrano" else None
             self.results.add_ratio(DEPLOY, "Eyewall", subject, "time", wanted=wanted, better="less")
-        python = "sudo /opt/gauge/current/release/venv/bin/python -c 'import tornado; print(tornado.version)'"
+        python = "sudo -u gauge /opt/gauge/current/release/venv/bin/python -c 'import tornado; print(tornado.version)'"
         commands = {"nginx": "/usr/sbin/nginx -v", "supervisor": "supervisord --version", "tornado": python,
                     "python": "/usr/bin/python3 --version", "rsync": "rsync --version", "git": "git --version"}  # fmt: skip
         found_versions = {name: version("ssh", "-F", str(SSH), self.host, line) for name, line in commands.items()}

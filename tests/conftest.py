@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,14 @@ def free_ports() -> Callable[[int], list[int]]:
         return list(range(first, first + count))
 
     return ports
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """Give a temporary directory that every account may enter; tmp_path is for one's own alone, and pytest sees to that."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
 
 
 BACKGROUND = "test_playbooks.py"

@@ -216,3 +216,16 @@ def test_a_page_may_be_larger_than_what_the_admin_socket_says(admin: ModuleType,
 def test_a_page_has_an_end(admin: ModuleType, served: Any) -> None:
     with pytest.raises(OSError, match="too large"):
         admin.get(str(served(endless(HEAD + b"\r\n", b"x" * 65536))), "/", HANGS, limit=1 << 20)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give a directory to another account")
+def test_a_socket_of_another_account_is_no_answer(admin: ModuleType, served: Callable[[Answer], Path]) -> None:
+    """The application put a link to it where its own socket had just been seen."""
+    path = served(says(READY))
+    assert admin.ask(str(path), "/ready") is not None, "the control"
+    path.unlink()
+    path = served(says(READY))
+    os.chown(path.parent, 65534, 65534)
+    assert admin.ask(str(path), "/ready") is None
+    with pytest.raises(ConnectionRefusedError, match="is a socket of another account"):
+        admin.get(str(path), "/ready", 5)

@@ -3,7 +3,7 @@
 import json
 import os
 import pwd
-import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,23 +18,21 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may run a comma
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Path:
-    place, programs = tmp_path / "generations" / "g2", tmp_path / "releases" / "2.0" / "venv" / "bin"
-    for directory in (place, programs, tmp_path / "data"):
+def host(open_path: Path) -> Path:
+    place, programs = open_path / "generations" / "g2", open_path / "releases" / "2.0" / "venv" / "bin"
+    for directory in (place, programs, open_path / "data"):
         directory.mkdir(parents=True)
     (place / "generation.json").write_text(json.dumps({"generation": "g2", "release": "2.0"}))
     (place / "settings.json").write_text(json.dumps(SETTINGS))
     (programs / "python").symlink_to(sys.executable)
-    return tmp_path
+    return open_path
 
 
 @pytest.fixture
-def migrate(host: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def migrate(host: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run Python code with the module, as whoever runs the tests."""
     module = load_module("tornado_app", "tornado_app_migrate")
     me = pwd.getpwuid(os.getuid()).pw_name
-    if os.getuid():
-        monkeypatch.setattr(module, "account", lambda user: {})
 
     def run(code: str, *, check: bool = False, **more: Any) -> dict[str, Any]:
         command = ["python", "-S", "-c", code]
@@ -78,31 +76,40 @@ def test_a_secret_in_the_output_or_the_command_is_masked(migrate: Any) -> None:
     assert "battery" not in refused["msg"]
 
 
-def test_a_command_that_takes_too_long_is_killed_with_its_children(host: Path, migrate: Any) -> None:
-    code = (
-        "import subprocess, time; print('halfway');"
-        "open('child', 'w').write(str(subprocess.Popen(['sleep', '60']).pid)); time.sleep(60)"
-    )
+# Starts a process that lives on without its parent, in a session of its own, as a daemon does; then goes on.
+LEAVE_BEHIND = (
+    "import os, time\n"
+    "if not os.fork():\n    os.setsid()\n    if pid := os.fork():\n"
+    "        open('part', 'w').write(str(pid)); os.rename('part', 'child'); os._exit(0)\n    time.sleep(300)\n"
+    "while not os.path.exists('child'): time.sleep(0.01)\n"
+    "print('halfway', flush=True)\n"
+)
+
+
+def test_a_command_that_takes_too_long_is_killed_with_all_that_it_started(host: Path, migrate: Any) -> None:
     begun = time.monotonic()
-    result = migrate(code, timeout=1)
-    assert time.monotonic() - begun < 10
-    assert " was killed after 1 s, its timeout; nothing was switched." in result["msg"]
+    result = migrate(f"{LEAVE_BEHIND}time.sleep(300)", timeout=2)
+    assert time.monotonic() - begun < 100
+    assert " was killed after 2 s (tornado_app_migrate_timeout); nothing was switched." in result["msg"]
     assert result["msg"].endswith("\nhalfway")
-    child = Path("/proc", (host / "data" / "child").read_text(), "stat")
-    deadline = time.monotonic() + 5
-    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline, "its child lives on"
-        time.sleep(0.02)
+    assert not Path("/proc", (host / "data" / "child").read_text()).exists(), "its child lives on"
 
 
-def test_a_process_that_stays_behind_is_not_waited_for(host: Path, migrate: Any) -> None:
-    code = "import subprocess; open('child', 'w').write(str(subprocess.Popen(['sleep', '15']).pid)); print('ok')"
+def test_a_process_that_it_leaves_behind_ends_with_it(host: Path, migrate: Any) -> None:
     begun = time.monotonic()
-    try:
-        assert migrate(code)["stdout"] == "ok"
-        assert time.monotonic() - begun < 10
-    finally:
-        os.kill(int((host / "data" / "child").read_text()), signal.SIGKILL)
+    assert migrate(LEAVE_BEHIND)["stdout"] == "halfway"
+    assert time.monotonic() - begun < 100
+    assert not Path("/proc", (host / "data" / "child").read_text()).exists(), "its child lives on"
+
+
+def test_what_runs_beside_it_is_left_alone(migrate: Any) -> None:
+    """Of this process's children, those are ended that the command has started."""
+    with subprocess.Popen(["sleep", "300"]) as other:
+        try:
+            assert migrate(LEAVE_BEHIND)["stdout"] == "halfway"
+            assert other.poll() is None
+        finally:
+            other.kill()
 
 
 @pytest.mark.parametrize(
@@ -111,6 +118,7 @@ def test_a_process_that_stays_behind_is_not_waited_for(host: Path, migrate: Any)
         ({"command": ["no-such-program", "up"]}, "'no-such-program up' cannot be started ([Errno 2]"),
         ({"command": ["sh", "-c", "kill -9 $$"]}, " ended by SIGKILL; nothing was switched. It printed nothing."),
         ({"generation": "g9"}, "the generation g9 is not on this host."),
+        ({"user": "no-such-account"}, " cannot be started (there is no account 'no-such-account')"),
     ],
 )
 def test_what_cannot_run_is_a_sentence(migrate: Any, more: dict[str, Any], said: str) -> None:
@@ -127,10 +135,16 @@ def test_check_mode_runs_nothing(host: Path, migrate: Any) -> None:
 @as_root
 def test_it_runs_as_the_account_with_its_groups_only(host: Path, migrate: Any) -> None:
     nobody = pwd.getpwnam("nobody")
-    for directory in [host, *host.parents][:3]:
-        directory.chmod(0o755)
     os.chown(host / "data", nobody.pw_uid, nobody.pw_gid)
     (host / "data").chmod(0o700)
-    said = migrate("", user="nobody", command=["sh", "-c", "touch mine; id -u; id -g; id -G"])["stdout"].split()
-    assert said == [str(nobody.pw_uid), str(nobody.pw_gid), str(nobody.pw_gid)]
+    command = (
+        "touch mine; id -u; id -g; id -G; umask; sed -n 's/^\\(NoNewPrivs\\|CapEff\\):\t//p' /proc/self/status; tty"
+    )
+    before = os.umask(0o077)
+    try:
+        said = migrate("", user="nobody", command=["sh", "-c", f"{command} || true"])["stdout"].splitlines()
+    finally:
+        os.umask(before)
+    uid, gid = str(nobody.pw_uid), str(nobody.pw_gid)
+    assert said == [uid, gid, gid, "0022", "0" * 16, "1", "not a tty"]
     assert (host / "data" / "mine").stat().st_uid == nobody.pw_uid

@@ -1,11 +1,13 @@
 """A release on a host: its static files under the hash of their content, its virtualenv, and what a failure leaves."""
 
+import ast
 import fcntl
 import gzip
 import hashlib
 import io
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -14,7 +16,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +25,13 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from eyewall_support import ROLES, load_module, run_module
 from tornado.web import StaticFileHandler
+from wheels import wheel
 
 pytestmark = pytest.mark.slow
+
+USER = pwd.getpwuid(os.getuid()).pw_name
+SYSTEM_PYTHON = "/usr/bin/python3"  # that every account may execute
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may run a command as another account (setuid(2))")
 
 CSS = b"body { color: teal }\n" * 100
 
@@ -178,7 +184,7 @@ def pack(tar: Path, files: dict[str, str | bytes]) -> Path:
     return tar
 
 
-def arguments(root: Path, **given: str) -> dict[str, str]:
+def arguments(root: Path, **given: Any) -> dict[str, Any]:
     return {
         "root": str(root),
         "release": "1.0",
@@ -187,6 +193,9 @@ def arguments(root: Path, **given: str) -> dict[str, str]:
         "environment": "py3.11.2-x86_64-glibc2.36-0123456789abcdef",
         "wheelhouse": str(root / "releases" / "1.0-wheelhouse.tar"),
         "python": sys.executable,
+        "user": USER,
+        "data": str(root),
+        "timeout": 60,
         **given,
     }
 
@@ -206,8 +215,8 @@ def root(tmp_path: Path) -> Path:
 def sent(static: Path, root: Path, release: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the root with both tar files in it, and installations that make no virtualenv."""
     pack(root / "releases" / "1.0-wheelhouse.tar", {"requirements.txt": ""})
-    with tarfile.open(root / "releases" / "1.0.tar", "w") as tar:
-        tar.add(static, "static")
+    files = {f"static/{path.relative_to(static)}": path.read_bytes() for path in static.rglob("*") if path.is_file()}
+    pack(root / "releases" / "1.0.tar", files)
     monkeypatch.setattr(release.Installer, "make_environment", lambda _self: None)
     monkeypatch.setattr(release.Installer, "make_venv", lambda _self: None)
     return root
@@ -326,6 +335,7 @@ def test_what_is_given_is_brought_and_leaves_no_trace(tmp_path: Path) -> None:
         directory.mkdir(parents=True)
     pack(bundle, {"nothing": ""})
     given = {"root": root, "release": "1.0", "digest": "", "environment": "e", "python": sys.executable}
+    given |= {"user": USER, "data": root, "timeout": "60"}
 
     def play(*extra: str, **more: Path) -> str:
         arguments = " ".join(f"{name}={value}" for name, value in (given | more).items())
@@ -363,29 +373,15 @@ def test_what_is_given_is_brought_and_leaves_no_trace(tmp_path: Path) -> None:
 # ---- Real virtualenvs ----
 
 
-def wheel(name: str, code: str, script: str, tag: str = "py3-none-any") -> tuple[str, bytes]:
-    """Return the file name and the bytes of a wheel with one module and one console script."""
-    info, file = f"{name}-1.0.dist-info", io.BytesIO()
-    members = {
-        f"{name}/__init__.py": code,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: {tag}\n",
-        f"{info}/entry_points.txt": f"[console_scripts]\n{script} = {name}:main\n",
-    }
-    with zipfile.ZipFile(file, "w") as archive:
-        for member, content in members.items():
-            archive.writestr(member, content)
-        archive.writestr(f"{info}/RECORD", "".join(f"{member},,\n" for member in [*members, f"{info}/RECORD"]))
-    return f"{name}-1.0-{tag}.whl", file.getvalue()
-
-
 MAIN = "import sys\n\ndef main():\n    print(sys.prefix)\n"
 
 
-def send(root: Path, release: str, *, application: str = "import greeting\n", lacks: str = "") -> dict[str, str]:
-    """Put the tar files of a release on the host; the module's arguments."""
-    file, data = wheel("greeting", MAIN, "greet")
-    locked = f"greeting==1.0 --hash=sha256:{hashlib.sha256(data).hexdigest()}\n{lacks}"
+def send(
+    root: Path, release: str, *, application: str = "import greeting\n", lacks: str = "", **more: str
+) -> dict[str, Any]:
+    """Put the tar files of a release on the host; the module's arguments. `more` are files of its requirement."""
+    file, data = wheel("greeting", {"greeting/__init__.py": MAIN, **more}, "greet = greeting:main")
+    locked = f"greeting==1.0 --hash=sha256:{'0' * 64} --hash=sha256:{hashlib.sha256(data).hexdigest()}\n{lacks}"
     given = arguments(
         root,
         release=release,
@@ -393,7 +389,7 @@ def send(root: Path, release: str, *, application: str = "import greeting\n", la
         wheelhouse=str(root / "releases" / f"{release}-wheelhouse.tar"),
     )
     pack(Path(given["wheelhouse"]), {"requirements.txt": locked, f"wheels/{file}": data})
-    board, board_data = wheel("board", f"{application}{MAIN}", "board")
+    board, board_data = wheel("board", {"board/__init__.py": f"{application}{MAIN}"}, "board = board:main")
     manifest = json.dumps({"name": "board", "digest": "abc", "entry": "board:main"})
     files = {"manifest.json": manifest, f"wheels/{board}": board_data, "static/app.css": CSS + release.encode()}
     pack(Path(given["bundle"]), files)
@@ -414,18 +410,6 @@ def with_environment(release: ModuleType, tmp_path_factory: pytest.TempPathFacto
         release.main()
     assert ended.value.code == 0
     return root
-
-
-@pytest.fixture
-def quick_pip(release: ModuleType, with_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copy pip where it would be installed, which takes seconds."""
-    (pip,) = with_environment.glob("environments/*/venv/lib/*/site-packages/pip")
-
-    def copy(_installer: Any, venv: Path) -> None:
-        (packages,) = (venv / "lib").glob("*/site-packages")
-        shutil.copytree(pip, packages / "pip")
-
-    monkeypatch.setattr(release.Installer, "add_pip", copy)
 
 
 def test_releases_share_an_environment(
@@ -456,12 +440,8 @@ def test_releases_share_an_environment(
     assert len(inodes) == 1
 
 
-@pytest.mark.parametrize(
-    "first", ["#!{}/bin/python3\n", "#!/bin/sh\n'''exec' \"{}/bin/python3\" \"$0\" \"$@\"\n' '''\n"]
-)
-def test_what_is_linked_stays_and_scripts_are_the_virtualenvs_own(
-    release: ModuleType, tmp_path: Path, first: str
-) -> None:
+def test_what_is_linked_stays_and_scripts_are_the_virtualenvs_own(release: ModuleType, tmp_path: Path) -> None:
+    first = "#!{}/bin/python3\n"
     environment, venv = tmp_path / "environments" / "e" / "venv", tmp_path / "releases" / "1.0" / "venv"
     files = {
         "bin/alembic": first.format(environment).encode(),
@@ -492,7 +472,10 @@ def test_an_application_that_cannot_be_imported_leaves_the_disk_as_it_was(
     before = everything(with_environment)
     given = send(with_environment, "1.2", application="import greetings\n")
     message = run_module(release, capsys, **given)["msg"]
-    assert message.startswith("tornado_app_factory is 'board:main', and importing it on this host failed:\nTraceback")
+    assert message.startswith(
+        "tornado_app_factory is 'board:main', and importing it on this host failed: it ended with exit status 1. "
+        "The last lines that it printed:\nTraceback"
+    )
     assert message.splitlines()[-1] == "ModuleNotFoundError: No module named 'greetings'"
     assert everything(with_environment) == before
 
@@ -500,7 +483,6 @@ def test_an_application_that_cannot_be_imported_leaves_the_disk_as_it_was(
 def test_a_wheel_that_is_missing_leaves_the_disk_as_it_was(
     release: ModuleType,
     root: Path,
-    quick_pip: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     make(root / "releases" / "0.9" / "static", {"app.css": CSS})
@@ -511,12 +493,134 @@ def test_a_wheel_that_is_missing_leaves_the_disk_as_it_was(
     # an environment that a killed run left is no environment
     make(root / "environments" / given["environment"], {"venv/left": b""})
     message = run_module(release, capsys, **given)["msg"]
-    assert message.startswith(
-        f"{socket.gethostname()}: the wheelhouse has no wheel of 'missing==2.0' for py3.11.2-x86_64-glibc2.36. "
-        "The last lines of pip:\n"
+    assert message == (
+        f"{socket.gethostname()}: the wheelhouse has no wheel of 'missing==2.0' for py3.11.2-x86_64-glibc2.36 with a hash that "
+        "the lock file has."
     )
-    assert message.splitlines()[-1] == "ERROR: No matching distribution found for missing==2.0"
     assert everything(root) == before
+
+
+# ---- Whose code it is ----
+
+# Written down by code of a release, wherever it stands: as whom it runs.
+SPY = (
+    "import os; ids = (os.getresuid(), os.getresgid(), os.getgroups());"
+    " open({seen!r}, 'a').write(repr(('{place}', ids, dict(os.environ), list(map(os.path.realpath, os.scandir('/proc/self/fd'))),"
+    " open('/proc/self/status').read())) + chr(10))\n"
+)
+
+
+@as_root
+def test_nothing_of_a_release_is_executed_by_root(
+    release: ModuleType, open_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what is imported, nor what Python executes before that; and the account can write nothing of it."""
+    nobody = pwd.getpwnam("nobody")
+    root, data, seen = open_path / "opt", open_path / "data", open_path / "data" / "seen"
+    for directory in (root / "releases", root / "static", data):
+        directory.mkdir(parents=True)
+    seen.touch(mode=0o666)
+    for directory in (data, seen):
+        os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+    monkeypatch.setenv("ONLY_OF_ANSIBLE", "1")
+    spies = {
+        place: SPY.format(seen=str(seen), place=place)
+        for place in ("spy.pth", "sitecustomize.py", "setup.py", "import")
+    }
+    given = send(root, "1.0", application=spies.pop("import"), **spies)
+    with Path("/etc/shadow").open() as inherited:
+        os.set_inheritable(inherited.fileno(), True)
+        result = run_module(release, capsys, **given | {"user": "nobody", "data": str(data), "python": SYSTEM_PYTHON})
+    assert result.get("changed") is True, result
+
+    ran = [ast.literal_eval(line) for line in seen.read_text().splitlines()]
+    assert {"spy.pth", "import"} <= {place for place, *_ in ran}, "the control: it was executed"
+    for place, ids, environment, files, status in ran:
+        assert ids == ((nobody.pw_uid,) * 3, (nobody.pw_gid,) * 3, [nobody.pw_gid]), place
+        wanted = {"HOME": str(data), "USER": "nobody", "LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"}
+        assert {name: environment[name] for name in wanted} == wanted
+        assert set(environment) - set(wanted) <= {"LC_CTYPE"}, place
+        assert "/dev/null" in files, "its input"
+        assert "/etc/shadow" not in files
+        assert re.search(r"^NoNewPrivs:\s*1$", status, re.M)
+        assert re.search(r"^CapEff:\s*0+$", status, re.M)
+    assert [path for path in root.rglob("*") if path.stat().st_uid != 0 or path.lstat().st_mode & 0o6000] == []
+    assert [path for path in root.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022] == []
+
+
+def test_an_import_that_hangs_is_a_sentence(
+    release: ModuleType, with_environment: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It is killed, with what it started in a session of its own, and says where it hung."""
+    before = everything(with_environment)
+    child = tmp_path / "child"
+    code = (
+        "import subprocess, time\n"
+        f"open({str(child)!r}, 'w').write(str(subprocess.Popen(['sleep', '300'], start_new_session=True).pid))\n"
+        "def hang():\n    time.sleep(300)\n\nhang()\n"
+    )
+    given = send(with_environment, "1.3", application=code)
+    message = run_module(release, capsys, **given | {"timeout": 2})["msg"]
+    assert message.startswith(
+        "tornado_app_factory is 'board:main', and importing it on this host failed: it was killed after 2 s "
+        "(tornado_app_start_timeout). The last lines that it printed:\n"
+    )
+    assert re.search(r'site-packages/board/__init__.py", line 4 in hang', message)
+    assert not Path("/proc", child.read_text()).exists()
+    assert everything(with_environment) == before
+
+
+# ---- A tar file that is not as it should be ----
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("/etc/cron.d/board", tarfile.REGTYPE),
+        ("../../board", tarfile.REGTYPE),
+        ("static/../../../board", tarfile.REGTYPE),
+        ("release.json", tarfile.REGTYPE),
+        ("venv/pyvenv.cfg", tarfile.REGTYPE),
+        ("static/link", tarfile.SYMTYPE),
+        ("static/link", tarfile.LNKTYPE),
+        ("static/device", tarfile.CHRTYPE),
+        ("static/pipe", tarfile.FIFOTYPE),
+        ("static", tarfile.DIRTYPE),
+    ],
+)
+def test_what_a_tar_file_may_not_have(
+    release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str], name: str, kind: bytes
+) -> None:
+    with tarfile.open(sent / "releases" / "1.0.tar", "w") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "/etc/shadow"
+        archive.addfile(info)
+    outside = everything(sent.parent) - everything(sent)
+    message = run_module(release, capsys, **arguments(sent))["msg"]
+    assert message.startswith("The bundle of release 1.0 cannot be unpacked: it has ")
+    assert not (sent / "releases" / "1.0").exists()
+    assert everything(sent.parent) - everything(sent) == outside
+
+
+def test_a_tar_files_modes_and_owners_are_not_taken(
+    release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tarfile.open(sent / "releases" / "1.0.tar", "w") as archive:
+        info = tarfile.TarInfo("static/tool")
+        info.mode, info.uid, info.gid = 0o6777, 12345, 12345
+        archive.addfile(info)
+    run_module(release, capsys, **arguments(sent))
+    found = (sent / "releases" / "1.0" / "static" / "tool").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (os.geteuid(), os.getegid(), 0o644)
+
+
+@pytest.mark.parametrize("content", [b"", b"no tar file" * 100])
+def test_a_tar_file_that_is_none(
+    release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (sent / "releases" / "1.0.tar").write_bytes(content)
+    message = run_module(release, capsys, **arguments(sent))["msg"]
+    assert message.startswith("The bundle of release 1.0 cannot be unpacked: ")
 
 
 # ---- A full disk ----
@@ -566,20 +670,21 @@ def test_a_disk_that_is_clearly_too_small_is_refused_beforehand(
     assert everything(root) == before
 
 
-def test_a_disk_that_gets_full_while_pip_is_installed(
+def test_a_disk_that_gets_full_while_it_is_unpacked(
     release: ModuleType,
     disk: Callable[[int], Path],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(release, "NEED", 0)
-    is_as_full_as_before(release, capsys, disk(3_000_000))
+    root = disk(300_000)
+    given = send(root, "1.0", application=f"TEXT = '{'x' * 100_000}'\n")
+    is_as_full_as_before(release, capsys, root, given)
 
 
 def test_a_disk_that_gets_full_while_the_application_is_installed(
     release: ModuleType,
     disk: Callable[[int], Path],
-    quick_pip: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -593,12 +698,15 @@ def test_a_disk_that_gets_full_while_the_application_is_installed(
             (root / "other").unlink()
 
     monkeypatch.setattr(release.Installer, "make_venv", fill_then_make)
-    is_as_full_as_before(release, capsys, root)
+    is_as_full_as_before(release, capsys, root, send(root, "1.0"))
 
 
-def is_as_full_as_before(release: ModuleType, capsys: pytest.CaptureFixture[str], root: Path) -> None:
-    before, free = everything(root), shutil.disk_usage(root).free
-    message = run_module(release, capsys, **send(root, "1.0"))["msg"]
+def is_as_full_as_before(
+    release: ModuleType, capsys: pytest.CaptureFixture[str], root: Path, given: dict[str, Any]
+) -> None:
+    tars = {Path(given[name]) for name in ("bundle", "wheelhouse")}
+    before, free = everything(root) - tars, shutil.disk_usage(root).free
+    message = run_module(release, capsys, **given)["msg"]
     assert re.fullmatch(full(root), message), message
     assert everything(root) == before
     assert shutil.disk_usage(root).free >= free - 4096  # the lock

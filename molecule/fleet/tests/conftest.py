@@ -53,11 +53,28 @@ def began(fleet: Fleet) -> dict[str, str]:
     return fleet.releases()
 
 
+# Code of a release that writes down where it stands and as whom it runs, on hosts alone.
+SPY = (
+    "import os; os.path.isdir('/var/lib/gauge') and open('/var/lib/gauge/ran', 'a').write(f'{os.getuid()} PLACE\\n')\n"
+)
+
+
+def spy(source: Path) -> None:
+    """Let a release have such code where it is imported, and where Python executes it before anything else (site)."""
+    package = source / "src" / "gauge" / "__init__.py"
+    package.write_text(package.read_text(encoding="utf-8") + SPY.replace("PLACE", "import"), encoding="utf-8")
+    (source / "purelib").mkdir()
+    (source / "purelib" / "spy.pth").write_text(SPY.replace("PLACE", "pth"), encoding="utf-8")
+    with (source / "pyproject.toml").open("a", encoding="utf-8") as project:
+        project.write('\n[tool.uv.build-backend.data]\npurelib = "purelib"\n')
+
+
 @pytest.fixture(scope="session")
 def new(fleet: Fleet) -> dict[str, str]:
-    """A release that says for whom it answers, too."""
+    """A release that says for whom it answers, too, and writes down as whom its code runs."""
 
     def change(source: Path) -> None:
+        spy(source)
         program = source / "src" / "gauge" / "application.py"
         text = program.read_text(encoding="utf-8")
         says = '"pid": str(os.getpid()),'

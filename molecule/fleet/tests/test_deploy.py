@@ -59,6 +59,15 @@ def test_every_host_runs_the_new_release_and_nothing_else(fleet: Fleet, deployed
         assert new.settings == {"GAUGE_COLOUR": "red", "GAUGE_SECRET": "first-secret-of-the-gauge"}
 
 
+def test_nothing_of_the_release_was_executed_by_root(fleet: Fleet, deployed: Step) -> None:
+    """Not while it was installed, not when it was imported, and not by supervisord before it became the account."""
+    assert deployed.run.status == 0, deployed.run.output
+    for host in fleet.hosts:
+        account = fleet.sh(host, "id -u gauge").strip()
+        ran = set(fleet.sh(host, "sort -u /var/lib/gauge/ran").splitlines())
+        assert ran == {f"{account} pth", f"{account} import"}, host
+
+
 def test_the_front_doors_stand_still(deployed: Step) -> None:
     for host, there in deployed.after.items():
         assert there.doors == deployed.before[host].doors

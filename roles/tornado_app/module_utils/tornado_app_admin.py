@@ -11,8 +11,10 @@ import json
 import os
 import socket
 import stat
+import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.tornado_app_root import POLL_SECONDS
@@ -71,12 +73,18 @@ class _Socket(socket.socket):
         # the directory is the application's: a link there could lead to any socket of this host
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise ConnectionRefusedError(f"{path} is no socket")
+        self.hurry()
         while True:
-            self.hurry()
             try:
-                return super().connect(path)
+                super().connect(path)
+                break
             except BlockingIOError:  # its queue is full (unix(7)), which no timeout waits for
                 time.sleep(POLL_SECONDS)
+                self.hurry()
+        # and whoever may write there may have put a link in its place since
+        _, uid, _ = struct.unpack("3i", self.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        if uid != Path(path).parent.stat().st_uid:
+            raise ConnectionRefusedError(f"{path} is a socket of another account")
 
     def sendall(self, data: Any, *flags: int) -> None:
         self.hurry()
