@@ -69,6 +69,13 @@ class Upload(RequestHandler):
         self.write({"length": self.length})
 
 
+class Say(RequestHandler):
+    """Logs what it is sent."""
+
+    def post(self) -> None:
+        log.info("said: %s", self.request.body.decode())
+
+
 class Block(RequestHandler):
     def get(self) -> None:
         time.sleep(60)
@@ -100,6 +107,7 @@ def make_app(**settings: Any) -> Application:
         ("/thread", Thread),
         ("/download", Download),
         ("/upload", Upload),
+        ("/say", Say),
         ("/block", Block),
         ("/environment", Environment),
         ("/settings", Settings),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,33 @@ def test_a_request_whose_client_left_is_counted_as_not_answered(server: Eyewall)
     connection.close()
     until(lambda: metrics(server).get(("eyewall_requests_total", "none", "PUT")) == 1)
     assert server.status()["requests_in_flight"] == 0
+
+
+def test_what_is_no_head_of_a_request_is_counted(server: Eyewall) -> None:
+    """And nothing else is: not who leaves, before a request, in the middle of its head or after it."""
+    heads = [
+        b"GARBAGE\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 70_000,
+        # on a connection that was good for a request
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    ]
+    for head in heads:
+        with server.connect() as connection:
+            connection.sendall(head)
+            with suppress(ConnectionResetError):
+                while connection.recv(65536):
+                    pass
+    for head in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
+        with server.connect() as connection:
+            connection.sendall(head)
+            if head.endswith(b"\r\n"):
+                while connection.recv(65536):
+                    pass
+    until(lambda: server.status()["connections"] == 0)
+    samples = metrics(server)
+    assert samples["eyewall_malformed_heads_total",] == len(heads)
+    assert samples["eyewall_requests_total", "200", "GET"] == 2
 
 
 def test_a_stale_socket_is_replaced(start: Start, tmp_path: Path) -> None:

@@ -73,6 +73,25 @@ def test_accesses_are_not_logged_but_failures_are(server: Eyewall) -> None:
     assert "?fine" not in server.log
 
 
+def test_a_client_neither_begins_a_line_nor_obtains_a_terminal(start: Start) -> None:
+    server = start(SAMPLE, "--log-level", "debug").ready()
+    for head in (
+        b"GET /\x9b2J\xc2\x9b3J HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \x9b31mred\r\nConnection: close\r\n\r\n",
+        b"POST /say HTTP/1.1\r\nHost: x\r\nContent-Length: 23\r\nConnection: close\r\n\r\n"
+        b"two\n2026-01-01\x1b[2J\x00\r\xe2\x80\xae",
+    ):
+        with server.connect() as connection:
+            connection.sendall(head)
+            while connection.recv(65536):
+                pass
+    server.logged(r"404 GET /\x9b2JÂ\x9b3J (127.0.0.1)")
+    server.logged(r"Unsupported Transfer-Encoding \x9b31mred")
+    server.logged("sample: said: two")
+    server.logged("\t2026-01-01" + r"\x1b[2J\x00\r\u202e")
+    assert all(one.isprintable() or one in "\n\t" for one in server.log)
+
+
 def test_accesses_are_logged_on_request(start: Start) -> None:
     server = start(SAMPLE, "--log-level", "debug").ready()
     server.get("/?fine")

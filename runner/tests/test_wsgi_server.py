@@ -66,7 +66,11 @@ def test_a_process(start: Start, tmp_path: Path) -> None:
     assert status["open_files"] > 3
     assert server.admin.stat().st_mode & 0o777 == 0o600
     assert ask_admin(server.admin, "/health") == (200, "ok\n")
+    with server.connect() as connection:
+        connection.sendall(b"GARBAGE\r\n\r\n")
+        assert " 400 " in receive_answer(connection)[0]
     metrics = ask_admin(server.admin, "/metrics")[1]
+    assert "eyewall_malformed_heads_total 1.0" in metrics
     assert 'eyewall_requests_total{code="200",method="GET"} 3.0' in metrics
     assert f'eyewall_info{{generation="g",port="{server.port}",release="1.2"}} 1.0' in metrics
 

@@ -11,9 +11,10 @@ from eyewall.context import request_id
 
 
 class LineFormatter(logging.Formatter):
-    """``2026-11-22T11:03:04.123Z INFO 8000 <request id> tornado.general: message``; times are UTC.
+    r"""``2026-11-22T11:03:04.123Z INFO 8000 <request id> tornado.general: message``; times are UTC.
 
-    The port stands in every line, because the lines of all processes of a host end up in one place.
+    The port stands in every line, because the lines of all processes of a host end up in one place. The further lines of a
+    message, as a traceback's, begin with a tab. What cannot be printed is named, as in ``\x1b``.
     """
 
     converter = staticmethod(time.gmtime)
@@ -25,7 +26,19 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.request_id = request_id.get()
-        return super().format(record)
+        text = super().format(record)
+        return text if text.isprintable() else "".join(map(_readable, text))
+
+
+def _readable(character: str) -> str:
+    """One character of a text of more than a line, or with what cannot be printed.
+
+    Clients have a part in many messages. None of them begins a line that looks like another message, and none is a command to
+    the terminal of whoever reads it.
+    """
+    if character == "\n":
+        return "\n\t"
+    return character if character.isprintable() or character == "\t" else ascii(character)[1:-1]
 
 
 def log_to_stderr(port: int, level: str) -> None:

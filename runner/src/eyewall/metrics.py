@@ -40,12 +40,17 @@ class ProcessMetrics(Collector):
         )
         requests = CounterMetricFamily(
             "eyewall_requests",
-            "Requests that have ended, by method and status; code none: the client left, or made no sense.",
+            "Requests that have ended, by method and status; code none: the client left, or its body made no sense.",
             labels=["method", "code"],
         )
         for (method, code), number in sorted(traffic.requests.items()):
             requests.add_metric([method, "none" if code == NO_ANSWER else str(code)], number)
         yield requests
+        yield CounterMetricFamily(
+            "eyewall_malformed_heads",
+            "What is no request's head, or too long for one: answered with 400, or not at all. In no other number.",
+            value=traffic.malformed,
+        )
         yield CounterMetricFamily(
             "eyewall_accept_pauses",
             "How often no more connections were accepted, because open files were short.",

@@ -12,7 +12,7 @@ its servers itself. `eyewall.program` puts `ProgramServer` there::
 
 Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCPServer._sockets``,
 ``_handlers``, ``_stopped``, ``_pending_sockets``, ``_handle_connection``; ``HTTPServer._connections``;
-``HTTP1Connection._disconnect_on_finish``, ``_response_start_line``.
+``HTTP1Connection._disconnect_on_finish``, ``_finish_future``, ``_response_start_line``.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
@@ -207,6 +207,7 @@ class Server(HTTPServer):
         exchange = self._exchanges.pop(server_conn, None)
         if exchange is None:
             return
+        self.traffic.malformed += exchange.malformed
         exchange.end()
         if cast(IOStream | None, exchange.connection.stream) is None:
             handler = exchange.websocket()
@@ -346,6 +347,18 @@ class _Exchange(HTTPMessageDelegate):
 
     def on_connection_close(self) -> None:
         self.delegate.on_connection_close()
+
+    @property
+    def malformed(self) -> bool:
+        """Whether the connection ended with what is no head of a request.
+
+        The core closes its end of it then, which it does to no connection that waits for a request; or, where a head is too
+        long, the stream closes itself.
+        """
+        connection = self.connection
+        return not self.started and (
+            connection._finish_future.done() or isinstance(connection.stream.error, UnsatisfiableReadError)
+        )
 
     def end(self) -> None:
         """Count the request, if there was one."""

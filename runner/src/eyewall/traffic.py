@@ -22,6 +22,7 @@ class Traffic:
     def __init__(self) -> None:
         self.in_flight = 0
         self.accept_pauses = 0  # see eyewall.door
+        self.malformed = 0  # heads that are no request's
         self.requests: dict[tuple[str, int], int] = {}
         self.durations = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0

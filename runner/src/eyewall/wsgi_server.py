@@ -6,7 +6,8 @@ worker: what comes while gunicorn starts another waits in their queues.
 
 gunicorn's documented extension points are used: a custom application (`BaseApplication`), hooks, worker class
 and logger class. Beyond that (checked against gunicorn 27.0): ``Arbiter.LISTENERS`` and ``systemd``;
-``ThreadWorker.accept``, ``nr_conns``, ``alive``, ``set_accept_enabled``, ``is_parent_alive``; ``gthread.STOP_KEEPALIVE_LINGER``.
+``ThreadWorker.accept``, ``handle_error``, ``nr_conns``, ``alive``, ``set_accept_enabled``, ``is_parent_alive``;
+``gthread.STOP_KEEPALIVE_LINGER``.
 """
 
 import asyncio
@@ -217,6 +218,10 @@ class _Application(BaseApplication):  # type: ignore[misc]
             self.traffic.in_flight += 1
         self._started.at = perf_counter()
 
+    def count_malformed(self) -> None:
+        with self._lock:
+            self.traffic.malformed += 1
+
     def _end_request(self, _worker: object, request: Any, _environ: object, response: Any) -> None:
         code = NO_ANSWER if response is None or not response.status else response.status_code
         with self._lock:
@@ -259,6 +264,12 @@ class _Worker(gthread.ThreadWorker):  # type: ignore[misc]
                 log.warning("drain ends: time is up, %d connections cut", self.nr_conns)
             else:
                 log.info("drain ends: the last connection is gone")
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Count what is no head of a request."""
+        if req is None:
+            self.app.count_malformed()
+        super().handle_error(req, client, addr, exc)
 
     def is_parent_alive(self) -> bool:
         """Tell whether the master is there; without it, leave as if told to. gunicorn's worker would forget `alive`."""
