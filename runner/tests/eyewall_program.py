@@ -10,17 +10,21 @@ import http.server
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from eyewall_sample import make_app
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.ioloop import IOLoop
-from tornado.netutil import bind_sockets
+from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.process import fork_processes
 from tornado.tcpserver import TCPServer
+from tornado.web import Application, RequestHandler
 
 PORT = 8888
 
@@ -64,12 +68,114 @@ def impatient() -> None:
 
 
 def twice() -> None:
-    """One port, IPv4 and IPv6, two servers."""
-    server = HTTPServer(make_app())
+    """One port, IPv4 and IPv6, two servers of one application."""
+    application = make_app()
+    server = HTTPServer(application)
     server.listen(PORT, "127.0.0.1")
     server.listen(PORT, "::1")
-    make_app().listen(PORT)
+    application.listen(PORT)
     run()
+
+
+class Admin(RequestHandler):
+    def get(self) -> None:
+        self.write("for operators alone")
+
+
+def with_admin(listen: Callable[[HTTPServer], object]) -> None:
+    """An application for the public, and another one for operators."""
+    make_app().listen(PORT)
+    server = HTTPServer(Application([("/", Admin)]))
+    listen(server)
+    say(f"admin at {[one.getsockname() for one in server._sockets.values()]}")
+    run()
+
+
+def admin_on_unix() -> None:
+    with_admin(lambda server: server.add_socket(bind_unix_socket("admin.own", mode=0o660)))
+
+
+def admin_on_any_port() -> None:
+    with_admin(lambda server: server.listen(0, "0.0.0.0"))  # noqa: S104
+
+
+def admin_on_the_same_port() -> None:
+    with_admin(lambda server: server.listen(PORT))
+
+
+def admin_first() -> None:
+    Application([("/", Admin)]).listen(0)
+    listen()
+
+
+class Counting(HTTPServer):
+    """A class that a library derives, as many do."""
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        super().initialize(*args, **kwargs)
+        self.began = 0
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        self.began += 1
+        say(f"begins {self.began}")
+        return super().start_request(server_conn, request_conn)
+
+
+def subclass() -> None:
+    assert isinstance(Counting(make_app()), HTTPServer)
+    Counting(make_app(), max_body_size=1000).listen(PORT)
+    run()
+
+
+async def stop_and_make_anew() -> None:
+    """Stops its server and makes another, three times; the last one again on the same object."""
+    application = make_app()
+    server = application.listen(PORT)
+    for _ in range(3):
+        await asyncio.sleep(0.3)
+        server.stop()
+        await asyncio.sleep(0.1)
+        say("is stopped")
+        server = application.listen(PORT)
+    server.stop()
+    server.listen(PORT)
+    say("is there")
+    await asyncio.Event().wait()
+
+
+def anew() -> None:
+    asyncio.run(stop_and_make_anew())
+
+
+def small_buffer() -> None:
+    HTTPServer(
+        make_app(), max_buffer_size=4096, max_body_size=10**6, xheaders=True, trusted_downstream=["192.0.2.7"]
+    ).listen(PORT)
+    run()
+
+
+def tls() -> None:
+    server = HTTPServer(make_app(), ssl_options=ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
+    server.listen(PORT)
+    run()
+
+
+async def serve_by_itself() -> None:
+    """As uvicorn does."""
+    server = await asyncio.start_server(lambda *_: None, "0.0.0.0", PORT)  # noqa: S104
+    say("listens")
+    await server.serve_forever()
+
+
+def stranger() -> None:
+    asyncio.run(serve_by_itself())
+
+
+def stranger_in_a_thread() -> None:
+    """As Prometheus' client does."""
+    http.server.ThreadingHTTPServer(("0.0.0.0", PORT), http.server.SimpleHTTPRequestHandler)  # noqa: S104
+    say("listens")
+    listen()
 
 
 def handler() -> None:

@@ -166,6 +166,23 @@ def test_a_websocket_that_is_opened_on_a_kept_alive_connection_is_told(server: E
     assert server.wait() == 0
 
 
+@pytest.mark.parametrize("path", ["/slow?seconds=1", "/echo?seconds=1"])
+def test_an_upgrade_that_is_not_taken_is_told_to_close_like_everybody(server: Eyewall, path: str) -> None:
+    """A handler that ignores it, and a WebSocket's that refuses it; before the drain begins, and after."""
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n".encode()
+    with server.connect() as before, server.connect() as after:
+        after.sendall(GET)
+        receive_answer(after)
+        before.sendall(request)
+        until(lambda: server.status()["requests_in_flight"])
+        server.terminate()
+        after.sendall(request)
+        for connection in (before, after):
+            assert "Connection: close" in receive_answer(connection)[0]
+            assert connection.recv(1) == b""
+    assert server.wait() == 0
+
+
 def test_a_websocket_client_that_never_answers_is_cut_in_time(start: Start) -> None:
     server = start(SAMPLE, "--drain", "2").ready()
     websocket = WebSocket(server).handshake()

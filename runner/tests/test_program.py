@@ -1,5 +1,7 @@
 """Programs that nobody changed."""
 
+import ast
+import http.client
 import re
 import signal
 import socket
@@ -7,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from eyewall_harness import TESTS, Eyewall, Posters, UnixConnection, WebSocket, free_port, until
+from eyewall_harness import TESTS, Eyewall, Posters, UnixConnection, WebSocket, free_port, receive_answer, until
 from test_start import refused, sentence
 
 pytestmark = pytest.mark.slow
@@ -57,6 +59,88 @@ def test_a_handover_of_sockets_loses_nothing(start: Start) -> None:
     old = hand_over(start, program="sockets")
     assert order(old.log) == [f"has ('127.0.0.1', {old.port})", "drain ends", "finally"]
     assert "asks for port 8888, and gets 127.0.0.1:" in old.log
+
+
+def told(server: Eyewall, what: str) -> str:
+    """Wait until the program has said `what` and something behind it, which is returned."""
+    return server.logged(f"program: {what} ").partition(f"{what} ")[2]
+
+
+@pytest.mark.parametrize("program", ["admin_on_unix", "admin_on_any_port"])
+def test_a_second_application_is_where_it_asked_to_be_and_never_on_the_port(
+    start: Start, tmp_path: Path, program: str
+) -> None:
+    """Control: the server of this test before had served the second one to the public, as the last that listened."""
+    server = start(PROGRAM, program=[program]).ready()
+    # as many connections as there were chances that the other one accepts
+    assert {server.get()["pid"] for _ in range(40)} == {server.process.pid}
+    if program == "admin_on_unix":
+        path = tmp_path / "admin.own"
+        assert path.stat().st_mode & 0o777 == 0o660
+        client: http.client.HTTPConnection = UnixConnection(path)
+    else:
+        port = ast.literal_eval(told(server, "admin at"))[0][1]
+        assert port != server.port
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        table = Path("/proc/net/tcp").read_text().splitlines()
+        assert [line.split()[1] for line in table if f":{port:04X} 00000000:0000 0A" in line] == [
+            f"0100007F:{port:04X}"
+        ]
+    client.request("GET", "/")
+    assert client.getresponse().read() == b"for operators alone"
+    client.close()
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+    assert not (tmp_path / "admin.own").exists()
+
+
+def test_what_is_proved_takes_no_path_from_what_serves(start: Start, tmp_path: Path) -> None:
+    start(PROGRAM, program=["admin_on_unix"]).ready()
+    inode = (tmp_path / "admin.own").stat().st_ino
+    proof = start(PROGRAM, "--address", f"unix:{tmp_path}/proof.http", program=["admin_on_unix"]).ready()
+    assert (tmp_path / "admin.own").stat().st_ino == inode
+    proof.send(signal.SIGTERM)
+    assert proof.wait() == 0
+    assert (tmp_path / "admin.own").stat().st_ino == inode
+
+
+def test_a_class_derived_from_httpserver(start: Start) -> None:
+    old = hand_over(start, program="subclass")
+    assert "program: begins 1" in old.log
+    server = start(PROGRAM, program=["subclass"]).ready()
+    with server.connect() as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")  # its max_body_size
+
+
+def test_a_server_that_is_stopped_and_made_anew(start: Start) -> None:
+    server = start(PROGRAM, program=["anew"]).ready()
+    until(lambda: "program: is there" in server.log)
+    assert server.log.count("program: is stopped") == 3
+    assert {server.get()["pid"] for _ in range(20)} == {server.process.pid}
+    # nobody is left who has the port and accepts nothing
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "Traceback" not in server.log
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+
+
+def test_a_small_buffer_and_proxies_that_the_program_names(start: Start) -> None:
+    server = start(PROGRAM, program=["small_buffer"]).ready()
+    with server.connect() as connection:
+        connection.sendall(b"PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100000)
+        assert receive_answer(connection)[1] == b'{"length": 100000}'
+    assert server.get(headers={"X-Forwarded-For": "203.0.113.9, 192.0.2.7"})["ip"] == "203.0.113.9"
+    # the control: an address that neither of the two names
+    assert server.get(headers={"X-Forwarded-For": "203.0.113.9, 192.0.2.8"})["ip"] == "192.0.2.8"
+
+
+def test_tls_is_for_the_proxy_in_front(start: Start) -> None:
+    server = start(PROGRAM, program=["tls"]).ready()
+    assert server.get()["protocol"] == "http"
+    assert server.get(headers={"X-Scheme": "https"})["protocol"] == "https"
+    assert "ssl_options are left out; TLS is for the proxy in front" in server.log
 
 
 @pytest.mark.parametrize("program", ["own_sockets", "twice", "run_sync", "thread"])
@@ -155,6 +239,10 @@ def test_a_program_that_ends_by_itself_has_its_own_status(start: Start) -> None:
     [
         ("two_ports", "listens on port 8888 and on port 8889 as well; a program may have one port"),
         ("tcp_server", "something that is no HTTPServer wants to accept from a socket of tornado.netutil.bind_sockets"),
+        ("admin_on_the_same_port", "got a second application for port 8888; expected one on the port"),
+        ("admin_first", "got a second application for port 8888; expected one on the port"),
+        ("stranger", "__main__ wants to listen on 0.0.0.0:8888; expected Tornado's HTTPServer"),
+        ("stranger_in_a_thread", "http.server wants to listen on 0.0.0.0:8888; expected Tornado's HTTPServer"),
         ("no_server", "ended without a Tornado HTTPServer that listens"),
         ("loop_before_fork", "cannot run in multiple processes: an IOLoop instance has already been initialized"),
     ],
@@ -163,6 +251,7 @@ def test_what_is_refused(program: str, wanted: str) -> None:
     text = refused("--port", str(free_port()), PROGRAM, program).splitlines()[-1]
     assert text.startswith(f"eyewall: {PROGRAM}: ")
     assert wanted in text
+    assert "program: listens" not in text
 
 
 def test_a_program_that_listens_otherwise_is_ended() -> None:

@@ -88,7 +88,7 @@ def _bind(address: str, port: int) -> list[socket.socket]:
 
 
 class UnixSocket:
-    """A Unix socket at `path`, mode 0600; `given` is the option and its value, for what a user reads."""
+    """A Unix socket at `path`; `given` is the option and its value, for what a user reads."""
 
     def __init__(self, given: str, path: Path) -> None:
         self._given = given
@@ -97,7 +97,7 @@ class UnixSocket:
         self._temporary = path.parent / f".{os.getpid()}.{path.name}"
         self._inode: tuple[int, int] | None = None
 
-    def bind(self, backlog: int = 128) -> socket.socket:
+    def bind(self, backlog: int = 128, mode: int = 0o600) -> socket.socket:
         """Make the socket, under another name. Raises `Refusal` if the path cannot be had."""
         if (excess := len(os.fsencode(self._temporary)) - MAX_PATH) > 0:
             raise Refusal(f"{self._given}: longer by {excess} bytes than a Unix socket's path can be")
@@ -105,7 +105,7 @@ class UnixSocket:
             with contextlib.suppress(FileNotFoundError):
                 if not stat.S_ISSOCK(self._path.lstat().st_mode):
                     raise Refusal(f"{self._given}: exists and is no socket")
-            listener = bind_unix_socket(str(self._temporary), mode=0o600, backlog=backlog)
+            listener = bind_unix_socket(str(self._temporary), mode=mode, backlog=backlog)
             at = self._temporary.stat()
         except OSError as error:
             raise Refusal(f"{self._given}: {error.strerror}") from None

@@ -70,7 +70,7 @@ class Process:
         self.servers = Servers()
         self.drain = Drain(self.servers, self.traffic, options.drain)
         self.parent = parent
-        self._sockets: list[socket.socket] = []
+        self._at_exit = contextlib.ExitStack()
         self._status = Status(
             servers=self.servers,
             traffic=self.traffic,
@@ -93,11 +93,21 @@ class Process:
             fix_debug(server.request_callback, self.options.fixed)
         self.servers.append(server)
         if self.serving and not self.drain.draining:
-            # Each server closes what it has when it stops. A copy shares the accept queue (dup(2)).
-            server.open([listener.dup() for listener in self._sockets])
+            if server.on_port and not self.servers.has_port:
+                # the program has stopped the servers that were there
+                self.servers.take_port(self._listen())
+            self.servers.open(server)
 
-    async def serve(self) -> None:
-        """Serve until told to stop, and return when the drain has ended.
+    def leave_port(self) -> None:
+        """Let go of the port if no server is on it any more, until a program makes another one.
+
+        The processes of a group never do: the port is theirs together.
+        """
+        if self.group is None and not self.servers.on_port:
+            self.servers.leave_port()
+
+    async def serve(self, publish: Callable[[], object] = lambda: None) -> None:
+        """Serve until told to stop, and return when the drain has ended. `publish` is called when connections may come.
 
         Nothing is taken over from a process that serves already (neither the port nor the admin path) before
         this: a release that cannot be loaded disturbs nobody. Raises `eyewall.errors.Refusal`.
@@ -110,19 +120,16 @@ class Process:
         if (backlog := capped_backlog(options.backlog)) < options.backlog:
             log.warning("--backlog %d is capped at %d by net.core.somaxconn", options.backlog, backlog)
 
-        with contextlib.ExitStack() as at_exit:
+        with self._at_exit as at_exit:
             admins = self._bind_admins(at_exit)
             loop = asyncio.get_running_loop()
             # The signal comes in the main thread, and the loop may be elsewhere, or wait.
             self.signals.begin_with(lambda reason: loop.call_soon_threadsafe(self.drain.begin, reason))
-            if group is None:
-                self._sockets = bind(options.address, options.port, options.backlog, at_exit)
-            else:
-                self._sockets = group.sockets
-            listen(self._sockets, options.backlog)
+            self.servers.take_port(self._listen())
             # From here on connections arrive, and nothing may fail any more.
-            for number, server in enumerate(self.servers):
-                server.open([listener.dup() for listener in self._sockets] if number else self._sockets)
+            for server in self.servers:
+                self.servers.open(server)
+            publish()
             for admin in admins:
                 admin.start()
             if group is not None:
@@ -138,6 +145,14 @@ class Process:
                 options.target, options.where, options.release or "-", options.generation or "-", os.getpid(),
             )  # fmt: skip
             await self.drain.finish()
+
+    def _listen(self) -> list[socket.socket]:
+        options, group = self.options, self.group
+        sockets = (
+            bind(options.address, options.port, options.backlog, self._at_exit) if group is None else group.sockets
+        )
+        listen(sockets, options.backlog)
+        return sockets
 
     def _bind_admins(self, at_exit: contextlib.ExitStack) -> list[Admin]:
         """Make this process's admin server, and the group's last where this is its first child."""

@@ -7,6 +7,10 @@ itself would, in a place where
 - **the runner decides where it listens**. Whatever address and port the program asks for, it gets ours, also
   from ``netutil.bind_sockets``. It may ask for one port (for several addresses, several times, in several
   servers); a second port is refused: it would be open to anybody, and no successor could have it.
+- **one application is on the port**. Another one gets what it asked for, a Unix socket or any port of loopback, or is
+  refused; never the port, where the public would meet it.
+- **a class derived from** `HTTPServer` is as good as `HTTPServer`; a server that is not Tornado's is refused before it
+  listens, because no successor could have its address.
 - **it listens when its loop turns**, not earlier: what it does between ``listen`` and the start of the loop is
   done before anything is taken over from the process that serves.
 - **SIGTERM and SIGINT drain first**; then the program's own handler has its turn (see `eyewall.signals`);
@@ -31,13 +35,16 @@ from tornado import netutil
 from tornado import process as tornado_process
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
+from tornado.netutil import bind_unix_socket as netutil_bind_unix_socket
 
+from eyewall.arguments import UNIX
 from eyewall.debug import forbid_autoreload
 from eyewall.errors import Refusal
 from eyewall.group import Group
-from eyewall.listen import bind
+from eyewall.listen import UnixSocket, bind
 from eyewall.process import Process
-from eyewall.server import ProgramServer
+from eyewall.server import ProgramServer, adopt_subclasses
+from eyewall.strangers import refuse_strangers
 from eyewall.target import summary
 from eyewall.watchdog import EXIT_SECONDS, exit_in
 
@@ -51,16 +58,18 @@ class Place(socket.socket):
     or hand it to an `HTTPServer`, which takes ours instead.
     """
 
-    def __init__(self, port: int, misused: Callable[[], None]) -> None:
+    def __init__(self, port: int, asked: int, misused: Callable[[], None]) -> None:
+        """`asked` is the port that the program wants, 0 for any."""
         super().__init__(socket.AF_INET, socket.SOCK_STREAM)
-        self._name = ("127.0.0.1", port)
+        self.name = ("127.0.0.1", port)
+        self.asked = asked
         self._misused = misused
 
     def __repr__(self) -> str:
-        return f"<stands for the socket of eyewall at {self._name}>"
+        return f"<stands for the socket of eyewall at {self.name}>"
 
     def getsockname(self) -> Any:
-        return self._name
+        return self.name
 
     def listen(self, *_: int) -> None:
         pass
@@ -84,6 +93,8 @@ class Program:
         self._at_exit = ExitStack()
         self._refusal: Refusal | None = None
         self._asked: int | None = None
+        self._application: object = None  # what is on the port
+        self._unix: list[UnixSocket] = []  # the program's own, until they are at their paths
         self._task: asyncio.Task[None] | None = None
         self._loop: IOLoop | None = None
         self._timer: threading.Timer | None = None
@@ -133,23 +144,72 @@ class Program:
 
     def sockets(self, port: int) -> list[socket.socket]:
         """Return what stands for our sockets, to a program that asks for `port`."""
-        self._ask(port)
-        return [Place(self._process.options.port, self._misused)]
+        asked = int(port or 0)
+        self._ask(asked)
+        return [Place(self._process.options.port, asked, self._misused)]
 
     def add(self, server: ProgramServer, sockets: Iterable[socket.socket]) -> None:
-        """Let `server` listen on ours, for those that the program gave it."""
+        """Let `server` listen on ours, for those that the program gave it, or on what is its own alone."""
+        own: list[socket.socket] = []
         for given in sockets:
-            if not isinstance(given, Place) and given.family != socket.AF_UNIX:
-                self._ask(given.getsockname()[1])
-            given.close()
-        if server in self._process.servers:
-            return
-        self._process.add(server)
-        if self._loop is None:
+            if given.family == socket.AF_UNIX:
+                own.append(given)
+                continue
+            place = given
+            if not isinstance(place, Place):
+                (place,) = self.sockets(given.getsockname()[1])
+                given.close()
+            assert isinstance(place, Place)  # noqa: S101
+            if self._application is None or self._application == server.request_callback:
+                self._put_on_port(server)
+                server.show([place])
+            elif place.asked == 0:
+                own.append(self._private(place))
+            else:
+                self._refuse_second_application(place.asked)
+        server.own_sockets += own
+        server.show(own)
+        if server.stopped:
+            if server in self._process.servers:
+                self._process.servers.remove(server)
+            server.begin_again()
+        if server not in self._process.servers:
+            self._process.add(server)
+        elif self._process.serving:
+            server.open(own)
+        if server.on_port and self._loop is None:
             self._loop = IOLoop.current()
             self._loop.add_callback(self._start)
 
+    def stopped(self) -> None:
+        """Let go of the port if a program has stopped every server that was on it."""
+        self._process.leave_port()
+
     # The rest is our own
+
+    def _put_on_port(self, server: ProgramServer) -> None:
+        self._application = server.request_callback
+        server.on_port = True
+        if server.ssl_options is not None:
+            log.warning("%s: ssl_options are left out; TLS is for the proxy in front", self._process.options.target)
+            server.ssl_options = None
+
+    def _private(self, place: Place) -> socket.socket:
+        """Return a socket on a port that the kernel chooses, for this host alone; `place` stood for it."""
+        listener = socket.create_server(("127.0.0.1", 0), backlog=self._process.options.backlog)
+        listener.setblocking(False)
+        place.name = listener.getsockname()
+        place.close()
+        log.info("%s asks for any port beside its own, and gets %s:%d", self._process.options.target, *place.name)
+        return listener
+
+    def _refuse_second_application(self, port: int) -> None:
+        self._refuse(
+            Refusal(
+                f"{self._process.options.target}: got a second application for port {port}; expected one on the port, which is "
+                "public. Another one may have a Unix socket (tornado.netutil.bind_unix_socket) or any port (0), in this order"
+            )
+        )
 
     def _take_over(self) -> None:
         process = self._process
@@ -159,17 +219,48 @@ class Program:
         setattr(tornado_process, "fork_processes", self._fork)  # noqa: B010
         # A reload would start the program again without us, on its own port. What a release is made of never changes.
         forbid_autoreload()
-        HTTPServer.configure(
-            ProgramServer, place=self, traffic=process.traffic, proxies=process.proxies, door=process.door
-        )
+        ProgramServer.defaults = {
+            "place": self, "traffic": process.traffic, "proxies": process.proxies, "door": process.door,
+        }  # fmt: skip
+        HTTPServer.configure(ProgramServer)
+        adopt_subclasses()
+        setattr(netutil, "bind_unix_socket", self._bind_unix_socket)  # noqa: B010
+        refuse_strangers(self._refuse_stranger)
+
+    def _bind_unix_socket(self, file: str, mode: int = 0o600, backlog: int = 128) -> socket.socket:
+        """Be ``tornado.netutil.bind_unix_socket``. Nothing at the path is replaced before the process serves."""
+        if file.startswith("\0"):  # abstract (unix(7)): there is no path
+            return netutil_bind_unix_socket(file, mode, backlog)
+        place = UnixSocket(f"{self._process.options.target}: bind_unix_socket({file!r})", Path(file).absolute())
+        self._at_exit.callback(place.remove)
+        listener = place.bind(backlog, mode)
+        self._unix.append(place)
+        if self._process.serving:
+            self._publish()
+        return listener
+
+    def _publish(self) -> None:
+        # not while a release is tried beside the one that serves: the path is that one's
+        if not self._process.options.address.startswith(UNIX):
+            while self._unix:
+                self._unix.pop().publish()
+
+    def _refuse_stranger(self, who: str, host: object, port: object) -> None:
+        """Refuse a server that is not Tornado's, unless an `HTTPServer` of the program is there, which is what is served."""
+        if self._application is None:
+            self._refuse(
+                Refusal(
+                    f"{self._process.options.target}: {who} wants to listen on {host or '*'}:{port}; expected Tornado's "
+                    "HTTPServer (Application.listen), because no other process could have that address at the same time"
+                )
+            )
 
     def _bind_sockets(self, port: int, *_: Any, **__: Any) -> list[socket.socket]:
         return self.sockets(port)
 
     def _ask(self, port: int) -> None:
         options = self._process.options
-        port = int(port or 0)
-        # 0 is any port, so ours will do.
+        # 0 is any port, so ours will do, for the application that is on it
         if port in (0, self._asked):
             return
         if self._asked is not None:
@@ -225,7 +316,7 @@ class Program:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await self._process.serve()
+            await self._process.serve(self._publish)
         except Refusal as refusal:
             self._refusal = refusal
             loop.call_soon(sys.exit, 2)

@@ -34,13 +34,18 @@ def parse_trusted(text: str) -> IPv4Network | IPv6Network:
 class Proxies:
     """The peers whose headers are believed.
 
-    `trusted` are addresses or networks. An address in ``X-Forwarded-For`` that is trusted is skipped,
-    as Tornado skips ``trusted_downstream``.
+    `trusted` are addresses or networks. An address in ``X-Forwarded-For`` that is trusted is skipped, as Tornado skips
+    ``trusted_downstream``, and so are the addresses in `skipped`.
     """
 
-    def __init__(self, trusted: Iterable[str] = LOOPBACK) -> None:
+    def __init__(self, trusted: Iterable[str] = LOOPBACK, skipped: Iterable[str] = ()) -> None:
         self._networks = tuple(parse_trusted(text) for text in trusted)
+        self._skipped = frozenset(skipped)
         self.trusts = lru_cache(maxsize=8192)(self._trusts)
+
+    def skipping(self, addresses: Iterable[str]) -> "Proxies":
+        """Return the same with `addresses` skipped in ``X-Forwarded-For`` as well, as Tornado's ``trusted_downstream``."""
+        return Proxies(map(str, self._networks), addresses) if addresses else self
 
     def _trusts(self, address: str) -> bool:
         try:
@@ -56,7 +61,7 @@ class Proxies:
         elif headers.get_list("X-Forwarded-For"):
             for candidate in reversed(headers["X-Forwarded-For"].split(",")):
                 ip = candidate.strip()
-                if not self.trusts(ip):
+                if not self.trusts(ip) and ip not in self._skipped:
                     break
         else:
             return None

@@ -8,7 +8,8 @@ with their next answer, WebSockets that can be told. `eyewall.drain`, `eyewall.a
 Tornado's `HTTPServer` is a `Configurable`: its own way to put another class beneath a program that makes
 its servers itself. `eyewall.program` puts `ProgramServer` there::
 
-    HTTPServer.configure(ProgramServer, place=…, traffic=…, proxies=…, door=…)
+    ProgramServer.defaults = {"place": …, "traffic": …, "proxies": …, "door": …}
+    HTTPServer.configure(ProgramServer)
 
 Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCPServer._sockets``,
 ``_handlers``, ``_stopped``, ``_pending_sockets``, ``_handle_connection``; ``HTTPServer._connections``;
@@ -20,11 +21,12 @@ import logging
 import secrets
 import socket
 import weakref
+from asyncio import Future
 from collections import deque
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from itertools import count
 from time import perf_counter
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
@@ -59,16 +61,22 @@ _id_numbers = count(1)
 class Server(HTTPServer):
     """Tornado's HTTP server, watched.
 
-    Takes what `HTTPServer` takes, and `traffic` (where to count), `proxies` (whom to believe) and `door` (what
+    Takes what `HTTPServer` takes, and `traffic` (where to count), `proxies` (whose headers are believed) and `door` (what
     accepts connections). Whether ``xheaders`` is given or not: headers of the peers in `proxies` are believed, of
-    others never.
+    others never. ``trusted_downstream`` is skipped in ``X-Forwarded-For``, as Tornado does.
     """
+
+    # Whether it serves what comes to the process's port; a server that a program made may have sockets of its own alone.
+    on_port = True
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         self.traffic: Traffic = kwargs.pop("traffic", None) or Traffic()
-        self.proxies: Proxies = kwargs.pop("proxies", None) or Proxies()
+        proxies: Proxies = kwargs.pop("proxies", None) or Proxies()
+        self.proxies = proxies.skipping(kwargs.get("trusted_downstream") or ())
         self.door: Door = kwargs.pop("door", None) or Door(self.traffic)
         self.draining = False
+        self.own_sockets: list[socket.socket] = []
+        self._listeners: dict[int, socket.socket] = {}
         self._exchanges: dict[object, _Exchange] = {}
         # A stream that an application took over (a WebSocket, as a rule) has left _connections.
         self._detached: weakref.WeakKeyDictionary[IOStream, weakref.ref[WebSocketHandler] | None] = (
@@ -87,12 +95,18 @@ class Server(HTTPServer):
     # What the rest of eyewall uses
 
     def open(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept connections on `sockets`, unless the server was stopped before it began."""
+        """Accept connections on `sockets`, more of them with each call, unless the server was stopped before it began."""
         if not self._stopped:
+            idle_checks = bool(self._listeners)
             for listener in sockets:
-                self._sockets[listener.fileno()] = listener
+                self._listeners[listener.fileno()] = listener
                 self._handlers[listener.fileno()] = self.door.add(listener, self._handle_connection)
-            self._close_idle()
+            if not idle_checks:
+                self._close_idle()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped
 
     @property
     def connections(self) -> int:
@@ -116,7 +130,7 @@ class Server(HTTPServer):
             return
         self._stopped = True
         taken: list[tuple[socket.socket, Any]] = []
-        for fd, listener in self._sockets.items():
+        for fd, listener in self._listeners.items():
             self._handlers.pop(fd)()
             try:
                 while True:
@@ -129,6 +143,7 @@ class Server(HTTPServer):
             except OSError as error:
                 log.warning("connections left in the accept queue: %s", error)
             listener.close()
+        self._listeners.clear()
         for connection, address in taken:
             self._handle_connection(connection, address)
 
@@ -230,13 +245,37 @@ class Place(Protocol):
 
     def add(self, server: "ProgramServer", sockets: Iterable[socket.socket]) -> None: ...
 
+    def stopped(self) -> None: ...
+
 
 class ProgramServer(Server):
     """A `Server` that a program made: `place` decides where it listens, whatever the program says."""
 
+    on_port = False
+
+    # What the runner gives to each of them, a program's own subclasses of `HTTPServer` included (see `adopt_subclasses`).
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
     def initialize(self, *args: Any, **kwargs: Any) -> None:
+        kwargs = {**self.defaults, **kwargs}
         self._place: Place = kwargs.pop("place")
         super().initialize(*args, **kwargs)
+
+    def show(self, sockets: Iterable[socket.socket]) -> None:
+        """Let the program see `sockets` where Tornado has those that it listens on; some programs ask for their names."""
+        for one in sockets:
+            self._sockets[id(one)] = one
+
+    def stop(self) -> None:
+        super().stop()
+        self._sockets.clear()
+        self.own_sockets.clear()
+        self.on_port = False
+        self._place.stopped()
+
+    def begin_again(self) -> None:
+        """Be a server that was not stopped: a program may stop one, and let it listen later."""
+        self._stopped = False
 
     def listen(self, port: int, *_: Any, **__: Any) -> None:
         self.add_sockets(self._place.sockets(port))
@@ -248,8 +287,50 @@ class ProgramServer(Server):
         self._place.add(self, sockets)
 
 
+def adopt_subclasses() -> None:
+    """Let each class that is derived from `HTTPServer` from now on be derived from `ProgramServer`.
+
+    ``HTTPServer.configure`` replaces `HTTPServer` itself and no subclass (``tornado.util.Configurable.__new__``).
+    """
+
+    def adopt(subclass: type[Any], /, **kwargs: Any) -> None:
+        super(HTTPServer, cast(Any, subclass)).__init_subclass__(**kwargs)
+        subclass.__bases__ = tuple(ProgramServer if base is HTTPServer else base for base in subclass.__bases__)
+
+    setattr(HTTPServer, "__init_subclass__", classmethod(adopt))  # noqa: B010 - mypy wants no assignment to a method
+
+
 class Servers(list[Server]):
-    """The servers of a process, as one. A factory has one, a program may make several."""
+    """The servers of a process, as one, and the sockets of its port, which they share.
+
+    A factory has one server, a program may make several, stop some, and make others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sockets: list[socket.socket] = []
+
+    @property
+    def has_port(self) -> bool:
+        return bool(self._sockets)
+
+    def take_port(self, sockets: Iterable[socket.socket]) -> None:
+        """Share the listening `sockets` of the port."""
+        self._sockets = list(sockets)
+
+    def open(self, server: Server) -> None:
+        """Let a server accept, on its own sockets and, if it is on the port, on a copy of the port's (dup(2)): one queue."""
+        server.open([*server.own_sockets, *([one.dup() for one in self._sockets] if server.on_port else [])])
+
+    @property
+    def on_port(self) -> bool:
+        """Whether a server accepts what comes to the port."""
+        return any(server.on_port and not server.stopped for server in self)
+
+    def leave_port(self) -> None:
+        """Let go of the port; what waits in its queue has been taken by the last server that stopped."""
+        while self._sockets:
+            self._sockets.pop().close()
 
     @property
     def connections(self) -> int:
@@ -270,6 +351,7 @@ class Servers(list[Server]):
     def stop(self) -> None:
         for server in self:
             server.stop()
+        self.leave_port()
 
     def close_websockets(self, limit: int) -> int:
         told = 0
@@ -320,9 +402,7 @@ class _Exchange(HTTPMessageDelegate):
         request_id.set(identity or f"{_id_prefix}{next(_id_numbers):08x}")
         if server.draining:
             if _upgrades(headers):
-                # With no_keep_alive the core writes "Connection: close" over "Connection: Upgrade" and
-                # hangs up. Let the application answer; a WebSocket is told 1012 like any other.
-                self.connection._disconnect_on_finish = False
+                _close_unless_upgraded(self.connection)
             else:
                 _forget_keep_alive(headers)
         return self.delegate.headers_received(start_line, headers)
@@ -378,9 +458,12 @@ class _Exchange(HTTPMessageDelegate):
     def end_keep_alive(self) -> None:
         connection = self.connection
         headers = connection._request_headers
-        if self.started and connection._response_start_line is None and headers and not _upgrades(headers):
-            connection._disconnect_on_finish = True
-            _forget_keep_alive(headers)
+        if self.started and connection._response_start_line is None and headers:
+            if _upgrades(headers):
+                _close_unless_upgraded(connection)
+            else:
+                connection._disconnect_on_finish = True
+                _forget_keep_alive(headers)
 
     def websocket(self) -> WebSocketHandler | None:
         """Return the handler if it is a WebSocket's: it ends the row of delegates that routing made."""
@@ -393,6 +476,23 @@ class _Exchange(HTTPMessageDelegate):
 
 def _upgrades(headers: HTTPHeaders) -> bool:
     return "Upgrade" in headers and headers["Upgrade"].lower() == "websocket"
+
+
+def _close_unless_upgraded(connection: HTTP1Connection) -> None:
+    """Let a connection end with its answer, unless that is the begin of another protocol.
+
+    With ``_disconnect_on_finish`` the core writes "Connection: close" over "Connection: Upgrade", and hangs up. A WebSocket is
+    told 1012 like any other. Whether it becomes one is known when the answer is written.
+    """
+    write = connection.write_headers
+
+    def write_headers(
+        start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None = None
+    ) -> "Future[None]":
+        connection._disconnect_on_finish = cast(ResponseStartLine, start_line).code != 101
+        return write(start_line, headers, chunk)
+
+    setattr(connection, "write_headers", write_headers)  # noqa: B010 - mypy wants no assignment to a method
 
 
 def _forget_keep_alive(headers: HTTPHeaders) -> None:

@@ -47,7 +47,7 @@ class Signals:
         self._own()
         setattr(signal, "signal", self._signal)  # noqa: B010 - mypy wants no assignment to a module's function
         setattr(signal, "getsignal", self._getsignal)  # noqa: B010
-        for loop in _loop_classes():
+        for loop in loop_classes():
             self._take_over_loop(loop)
 
     def become_child(self) -> None:
@@ -138,7 +138,8 @@ def _exit(*_: object) -> None:
     raise SystemExit(0)
 
 
-def _loop_classes() -> list[Any]:
+def loop_classes() -> list[Any]:
+    """The classes of event loop that a program may have."""
     classes: list[Any] = [asyncio.SelectorEventLoop]
     try:
         import uvloop  # noqa: PLC0415 - whoever asks for --no-uvloop need not have it

@@ -35,7 +35,8 @@ class Stream(IOStream):
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
         """Read the head of a request."""
-        self.read_chunk_size = HEAD_CHUNK
+        # IOStream has seen to it that a chunk fits into max_buffer_size twice
+        self.read_chunk_size = min(HEAD_CHUNK, self._largest_chunk)
         self._turns = TURNS
         return super().read_until_regex(regex, max_bytes)
 
