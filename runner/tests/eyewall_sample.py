@@ -1,10 +1,18 @@
 """An application to run: plain Tornado, knows nothing of eyewall."""
 
 import asyncio
+import ctypes
 import json
 import logging
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tornado.process import task_id
@@ -86,6 +94,90 @@ class Environment(RequestHandler):
         self.write(json.dumps(dict(os.environ)))
 
 
+def open_files() -> dict[str, str]:
+    found = {}
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the directory itself
+            found[path.name] = str(path.readlink())
+    return found
+
+
+def what_i_have() -> dict[str, Any]:
+    files = open_files()
+    loops = [Path("/proc/self/fdinfo", number) for number, what in files.items() if what == "anon_inode:[eventpoll]"]
+    watched = [line for path in loops for line in path.read_text().splitlines() if line.startswith("tfd:")]
+    return {"pid": os.getpid(), "files": files, "watched": watched, "wakeup": signal.set_wakeup_fd(-1)}
+
+
+class Pool(RequestHandler):
+    """Lets a pool of one process work; answers with what that process has, and with what this one has."""
+
+    pool: ProcessPoolExecutor | None = None
+
+    async def get(self) -> None:
+        Pool.pool = Pool.pool or ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+        child = await asyncio.get_running_loop().run_in_executor(Pool.pool, what_i_have)
+        self.write({"pid": os.getpid(), "files": open_files(), "child": child})
+
+
+class Begin(RequestHandler):
+    """Begins a process by ?how=; answers with its pid."""
+
+    async def get(self) -> None:
+        how = self.get_argument("how")
+        self.write({"pid": getattr(self, how)()})
+
+    def executed(self) -> int:
+        return subprocess.Popen(["sleep", "1000"], close_fds=False).pid
+
+    def in_a_session(self) -> int:
+        return subprocess.Popen(["sleep", "1001"], start_new_session=True).pid
+
+    def stubborn(self) -> int:
+        return subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]).pid
+
+    def forked_in_c(self) -> int:
+        libc = ctypes.PyDLL(None)
+        pid: int = libc.fork()
+        while pid == 0:
+            libc.pause()
+        return pid
+
+    def daemon(self) -> int:
+        """As daemons begin: the one between is gone at once."""
+        end, begin = os.pipe()
+        if os.fork() == 0:
+            os.setsid()
+            if (pid := os.fork()) == 0:
+                time.sleep(1000)
+            os.write(begin, str(pid).encode())
+            os._exit(0)
+        os.wait()
+        return int(os.read(end, 20))
+
+    def exits(self) -> int:
+        """It forgets to use os._exit."""
+        pid = os.fork()
+        if pid == 0:
+            sys.exit(3)
+        return pid
+
+    def goes_on(self) -> int:
+        """It forgets to end."""
+        return os.fork()
+
+
+class Terminate(RequestHandler):
+    """Gives up on a process; says how that ended."""
+
+    async def get(self) -> None:
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,), daemon=True)
+        child.start()
+        child.terminate()
+        await asyncio.to_thread(child.join, 10)
+        self.write({"exit": child.exitcode})
+
+
 class Settings(RequestHandler):
     def get(self) -> None:
         names = ("autoreload", "compiled_template_cache", "static_hash_cache", "serve_traceback")
@@ -111,6 +203,9 @@ def make_app(**settings: Any) -> Application:
         ("/block", Block),
         ("/environment", Environment),
         ("/settings", Settings),
+        ("/pool", Pool),
+        ("/begin", Begin),
+        ("/terminate", Terminate),
         ("/echo", Echo),
     ]
     return Application(handlers, **settings)

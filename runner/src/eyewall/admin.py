@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
-from eyewall.listen import UnixSocket
+from eyewall.listen import BACKLOG, UnixSocket
 from eyewall.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -150,6 +150,8 @@ class Admin:
     def start(self) -> None:
         """Listen, and take the path over from whoever had it; `bind` comes before."""
         assert self._listener is not None  # noqa: S101
+        # The kernel says who has a socket (SO_PEERCRED): who was the last to say this. gunicorn's master makes it.
+        self._listener.listen(BACKLOG)
         self._server.add_socket(self._listener)
         self._place.publish()
 

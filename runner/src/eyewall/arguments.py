@@ -4,6 +4,7 @@ Nothing heavy is imported here: they are read once before the process has its en
 """
 
 import argparse
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import NoReturn
@@ -127,6 +128,15 @@ def make_parser() -> argparse.ArgumentParser:
         "--no-uvloop and --start say nothing then",
     )
     add("--threads", type=_positive, metavar="N", help="requests that --wsgi answers at a time (default: 8)")
+    add(
+        "--survivor",
+        action="append",
+        type=_pattern,
+        default=[],
+        metavar="PATTERN",
+        help="regular expression: a program that this process starts, and whose command line has it, is not ended with it; "
+        "repeatable (default: everything is ended)",
+    )
     add("--no-uvloop", action="store_true", help="use asyncio's own event loop")
     add(
         "--debug",
@@ -186,6 +196,13 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is no time; allowed is 0 to 86400 seconds")
     return seconds
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a regular expression ({error})") from None
 
 
 def _trusted(text: str) -> str:

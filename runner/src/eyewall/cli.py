@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from eyewall import children
 from eyewall.arguments import DEBUG, LOOPBACK, make_parser
 from eyewall.debug import decide_debug, watch, watch_settings
 from eyewall.environment import name_process, read_settings
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name_process(given.port, given.release)
         log_to_stderr(given.port, given.log_level)
         dump_stacks_on_demand()
+        children.survive(given.survivor)
+        children.end_left_over(given.admin and given.admin.absolute())
         switches = {name: value for name in DEBUG if (value := getattr(given, name)) is not None}
         reloads = not factory or (given.processes == 1 and not given.wsgi)  # a program never does (`eyewall.program`)
         fixed = decide_debug(given.debug, switches, given.production, reloads)
@@ -79,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _run_factory(process, given.no_uvloop)
                 return 0
             if not given.no_uvloop:
-                asyncio.set_event_loop_policy(_uvloop().EventLoopPolicy())
+                asyncio.set_event_loop_policy(_policy())
             return Program(process, given.module or given.target, given.module is not None, given.start).run()
     except Refusal as refusal:
         # A program may have made a group of its own.
@@ -90,14 +93,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 watch(refusal.__cause__)
             sys.stderr.write(f"eyewall: {refusal}\n")
         return USAGE_ERROR
+    finally:
+        children.end()
 
 
 def _run_factory(process: Process, no_uvloop: bool) -> None:
-    with asyncio.Runner(loop_factory=None if no_uvloop else _uvloop().new_event_loop) as runner:
+    make = children.hidden(asyncio.new_event_loop if no_uvloop else _uvloop().new_event_loop)
+    ours = os.getpid()
+    with asyncio.Runner(loop_factory=make) as runner:
         try:
             runner.run(serve_factory(process))
+        except SystemExit as end:
+            # a child that a handler forked: neither the loop nor what is still to be done is its own
+            if os.getpid() != ours:
+                os._exit(end.code if isinstance(end.code, int) else end.code is not None)
+            raise
         finally:
             limit_exit()
+            # the interpreter, and before that the loop, waits for a thread that waits for one of them
+            children.end()
 
 
 def _named(given: argparse.Namespace) -> str:
@@ -163,6 +177,14 @@ def _serve_wsgi(options: Options, threads: int, parent: int) -> int:
     from eyewall.wsgi_server import serve  # noqa: PLC0415
 
     return serve(options, threads, parent)
+
+
+def _policy() -> asyncio.AbstractEventLoopPolicy:
+    class Policy(_uvloop().EventLoopPolicy):  # type: ignore[misc]
+        def _loop_factory(self) -> Any:
+            return children.hidden(super()._loop_factory)()
+
+    return Policy()
 
 
 def _uvloop() -> Any:

@@ -5,6 +5,7 @@ CPU goes into tracebacks while clients hang (measured, Tornado 6.6). Here the pr
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -33,11 +34,13 @@ class Door:
     """Accepts connections on the listening sockets of a process, and pauses while open files are short.
 
     What comes during a pause waits in the accept queue (``--backlog``), and is accepted when others have gone. The
-    kernel gives it to no other process on the port. `traffic` counts the pauses.
+    kernel gives it to no other process on the port. `traffic` counts the pauses. The queue is `shared` as long as other
+    processes accept from it.
     """
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: Traffic, shared: Callable[[], bool] = lambda: False) -> None:
         self._traffic = traffic
+        self._shared = shared
         self._handlers: dict[socket.socket, Callable[[socket.socket, Any], None]] = {}
         # The kernel gives the lowest free number: an open file of this number or above says that those below are taken.
         self._mark = self._limit = 0
@@ -59,6 +62,13 @@ class Door:
 
         return remove
 
+    def leave(self, listener: socket.socket) -> None:
+        """Close a socket, and let nobody have its queue who has a copy of it: a child that C code forked would leave it full."""
+        if not self._shared():
+            with contextlib.suppress(OSError):  # another server's of this process was the first
+                listener.shutdown(socket.SHUT_RD)
+        listener.close()
+
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS):
             handle = self._handlers.get(listener)
@@ -71,6 +81,8 @@ class Door:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
+                if error.errno == errno.EINVAL:  # another process of the group has left the port, and so will this one
+                    return
                 if error.errno not in SHORT:
                     raise
                 self._pause(str(error.strerror))

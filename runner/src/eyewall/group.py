@@ -20,6 +20,7 @@ import json
 import logging
 import mmap
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -108,6 +109,12 @@ class Group:
             drain("the group stops")
 
         loop.add_reader(self._end, ended)
+
+    def ends(self) -> bool:
+        """Tell whether the parent was told to stop, or is gone."""
+        poll = select.poll()
+        poll.register(self._end, 0)
+        return bool(poll.poll(0))
 
     def serves(self) -> None:
         """Note that this child has started: the group can."""

@@ -10,10 +10,13 @@ from pathlib import Path
 from tornado.netutil import bind_unix_socket
 
 from eyewall.arguments import UNIX
+from eyewall.children import hide
 from eyewall.errors import Refusal
 
 # sockaddr_un.sun_path has 108 bytes with its NUL (unix(7)).
 MAX_PATH = 107
+
+BACKLOG = 128  # of an admin socket
 
 
 def bind(address: str, port: int, backlog: int, at_exit: contextlib.ExitStack) -> list[socket.socket]:
@@ -72,6 +75,7 @@ def _bind(address: str, port: int) -> list[socket.socket]:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             one.setblocking(False)
             one.bind(name)
+            hide(one)
         except OSError as error:
             one.close()
             if error.errno != errno.EADDRNOTAVAIL:
@@ -96,8 +100,9 @@ class UnixSocket:
         # Our own name in the same directory: rename(2) is atomic within a file system only.
         self._temporary = path.parent / f".{os.getpid()}.{path.name}"
         self._inode: tuple[int, int] | None = None
+        self._pid = 0
 
-    def bind(self, backlog: int = 128, mode: int = 0o600) -> socket.socket:
+    def bind(self, backlog: int = BACKLOG, mode: int = 0o600) -> socket.socket:
         """Make the socket, under another name. Raises `Refusal` if the path cannot be had."""
         if (excess := len(os.fsencode(self._temporary)) - MAX_PATH) > 0:
             raise Refusal(f"{self._given}: longer by {excess} bytes than a Unix socket's path can be")
@@ -106,10 +111,12 @@ class UnixSocket:
                 if not stat.S_ISSOCK(self._path.lstat().st_mode):
                     raise Refusal(f"{self._given}: exists and is no socket")
             listener = bind_unix_socket(str(self._temporary), mode=mode, backlog=backlog)
+            hide(listener)
             at = self._temporary.stat()
         except OSError as error:
             raise Refusal(f"{self._given}: {error.strerror}") from None
         self._inode = (at.st_dev, at.st_ino)
+        self._pid = os.getpid()
         return listener
 
     def publish(self) -> None:
@@ -127,8 +134,8 @@ class UnixSocket:
         return at is not None and at != self._inode
 
     def remove(self) -> None:
-        """Remove the socket unless it is a successor's, or was never made."""
-        if self._inode is None:
+        """Remove the socket unless it is a successor's, was never made, or is our parent's."""
+        if self._pid != os.getpid():
             return
         self._temporary.unlink(missing_ok=True)
         if self._at_path() == self._inode:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tornado.web import Application
 
+from eyewall import children
 from eyewall.admin import Admin, Status
 from eyewall.arguments import UNIX
 from eyewall.collector import Collector
@@ -66,11 +67,13 @@ class Process:
         self.group = group
         self.traffic = Traffic()
         self.proxies = Proxies(options.trusted)
-        self.door = Door(self.traffic)
+        # A process of a group leaves the port to the others, unless all of them leave.
+        self.door = Door(self.traffic, shared=lambda: group is not None and not group.ends())
         self.servers = Servers()
         self.drain = Drain(self.servers, self.traffic, options.drain)
         self.parent = parent
         self._at_exit = contextlib.ExitStack()
+        children.begin()
         self._status = Status(
             servers=self.servers,
             traffic=self.traffic,
@@ -123,6 +126,7 @@ class Process:
         with self._at_exit as at_exit:
             admins = self._bind_admins(at_exit)
             loop = asyncio.get_running_loop()
+            children.hide_loop(loop)
             # The signal comes in the main thread, and the loop may be elsewhere, or wait.
             self.signals.begin_with(lambda reason: loop.call_soon_threadsafe(self.drain.begin, reason))
             self.servers.take_port(self._listen())

@@ -37,6 +37,7 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_unix_socket as netutil_bind_unix_socket
 
+from eyewall import children
 from eyewall.arguments import UNIX
 from eyewall.debug import forbid_autoreload
 from eyewall.errors import Refusal
@@ -64,6 +65,7 @@ class Place(socket.socket):
         self.name = ("127.0.0.1", port)
         self.asked = asked
         self._misused = misused
+        children.hide_file(super().fileno())
 
     def __repr__(self) -> str:
         return f"<stands for the socket of eyewall at {self.name}>"
@@ -285,11 +287,13 @@ class Program:
             sockets = bind(options.address, options.port, options.backlog, self._at_exit)
             group = Group(num_processes or 0, sockets, process.signals, process.parent)
             process.group = group
+            children.suspend()
             group.fork(max_restarts)
         except Refusal as refusal:
             self._refuse(Refusal(f"{options.target}: {refusal}"))
             raise
         self._at_exit.pop_all()  # the parent's
+        children.begin()
         self._start_timer()
         return group.number
 

@@ -17,6 +17,7 @@ Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCP
 """
 
 import asyncio
+import errno
 import logging
 import secrets
 import socket
@@ -41,6 +42,7 @@ from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
+from eyewall.children import hide
 from eyewall.context import request_id
 from eyewall.door import Door
 from eyewall.log import log_request
@@ -99,6 +101,7 @@ class Server(HTTPServer):
         if not self._stopped:
             idle_checks = bool(self._listeners)
             for listener in sockets:
+                hide(listener)
                 self._listeners[listener.fileno()] = listener
                 self._handlers[listener.fileno()] = self.door.add(listener, self._handle_connection)
             if not idle_checks:
@@ -141,8 +144,12 @@ class Server(HTTPServer):
             except BlockingIOError:
                 pass
             except OSError as error:
-                log.warning("connections left in the accept queue: %s", error)
-            listener.close()
+                if error.errno != errno.EINVAL:  # another server of this process has left the port
+                    log.warning("connections left in the accept queue: %s", error)
+            if self.draining:
+                self.door.leave(listener)
+            else:
+                listener.close()
         self._listeners.clear()
         for connection, address in taken:
             self._handle_connection(connection, address)

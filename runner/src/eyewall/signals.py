@@ -15,6 +15,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from eyewall import children
+
 log = logging.getLogger(__name__)
 
 HANDLED = (signal.SIGTERM, signal.SIGINT)
@@ -34,6 +36,10 @@ class Signals:
         self._passing = False
         self._number = signal.SIGTERM
         self._programs: dict[int, Any] = dict(_DEFAULTS)
+        # Those that the program handles on its loop, which no child has.
+        self._on_loop: set[int] = set()
+        self._left = False
+        children.in_child(self._leave)
 
     def begin_with(self, begin: Callable[[str], object]) -> None:
         """Let the first signal call `begin` with its name, and the second end the process at once."""
@@ -65,13 +71,19 @@ class Signals:
         # Sent again rather than called: Python runs handlers in the main thread, wherever the loop is.
         os.kill(os.getpid(), self._number)
 
+    def _leave(self) -> None:
+        """Leave the signals to what the program does with them, in a child that it forked: there is nothing to drain."""
+        self._left = True
+        for number, handler in self._programs.items():
+            _set(number, signal.SIG_DFL if number in self._on_loop else handler)
+
     def _own(self) -> None:
         self._pid = os.getpid()
         for number in HANDLED:
             _set(number, self._arrived)
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
-        # A child that the program forked has our handler, and nothing to drain.
+        # A child has nothing to drain.
         if self._begin is None or os.getpid() != self._pid:
             self._programs_turn(number, frame, signal.SIG_DFL)
         elif self._passing:
@@ -80,6 +92,7 @@ class Signals:
         # the first one counts as such also when an orphan drains already (see eyewall.orphan)
         elif self._told:
             log.warning("second %s: exit at once", signal.Signals(number).name)
+            children.end(0)
             logging.shutdown()
             os._exit(128 + number)
         else:
@@ -100,31 +113,34 @@ class Signals:
     # What the program calls
 
     def _signal(self, number: int, handler: Any) -> Any:
-        if number not in HANDLED:
+        if number not in HANDLED or self._left:
             return _set(number, handler)
         if threading.current_thread() is not threading.main_thread():
             raise ValueError("signal only works in main thread of the main interpreter")
         if not callable(handler) and handler not in (signal.SIG_DFL, signal.SIG_IGN):
             raise TypeError("signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object")
         before, self._programs[number] = self._programs[number], handler
+        self._on_loop.discard(number)
         return before
 
     def _getsignal(self, number: int) -> Any:
-        return self._programs[number] if number in HANDLED else _getsignal(number)
+        return self._programs[number] if number in HANDLED and not self._left else _getsignal(number)
 
     def _take_over_loop(self, loop: Any) -> None:
         add, remove = loop.add_signal_handler, loop.remove_signal_handler
 
         def add_signal_handler(self_: Any, number: int, callback: Callable[..., Any], *args: Any) -> None:
-            if number not in HANDLED:
+            if number not in HANDLED or self._left:
                 add(self_, number, callback, *args)
             else:
                 self._programs[number] = lambda *_: self_.call_soon_threadsafe(callback, *args)
+                self._on_loop.add(number)
 
         def remove_signal_handler(self_: Any, number: int) -> bool:
-            if number not in HANDLED:
+            if number not in HANDLED or self._left:
                 return bool(remove(self_, number))
             before, self._programs[number] = self._programs[number], _DEFAULTS[number]
+            self._on_loop.discard(number)
             return before is not self._programs[number]
 
         loop.add_signal_handler = add_signal_handler

@@ -7,6 +7,8 @@ but that small packets are not held back.
 Private name of Tornado that is used here (checked against 6.5 and 6.6): ``BaseIOStream._handle_read``.
 """
 
+import contextlib
+import socket
 from collections.abc import Awaitable
 from typing import Any
 
@@ -45,6 +47,12 @@ class Stream(IOStream):
         self.read_chunk_size = min(max(num_bytes, HEAD_CHUNK), self._largest_chunk)
         self._turns = 0
         return super().read_bytes(num_bytes, partial)
+
+    def close_fd(self) -> None:
+        """Close the connection, also where a child that C code forked has a copy of it."""
+        with contextlib.suppress(OSError):  # its client has closed it already
+            self.socket.shutdown(socket.SHUT_RDWR)
+        super().close_fd()
 
     def _handle_read(self) -> None:
         """Leave what comes early in the socket for some turns.

@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from eyewall import children
+
 INTERVAL = 1.0  # seconds
 EXIT_SECONDS = 10.0
 
@@ -30,6 +32,7 @@ class Watchdog:
         self._interval = min(INTERVAL, seconds / 4) if seconds else INTERVAL
         self._due = 0.0
         self._next: asyncio.TimerHandle | None = None
+        self._pid = os.getpid()
 
     def start(self) -> None:
         """Start to watch. Not before the application is loaded: a factory may take its time."""
@@ -39,11 +42,14 @@ class Watchdog:
 
     def stop(self) -> None:
         """Stop to watch."""
-        if self._next is not None:
+        if self._next is not None and os.getpid() == self._pid:
             self._next.cancel()
             faulthandler.cancel_dump_traceback_later()
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        if os.getpid() != self._pid:
+            # A child that goes on with our loop: it has no such timer, and would wait for it.
+            return
         now = loop.time()
         self.lag = max(0.0, now - self._due)
         self._due = now + self._interval
@@ -76,6 +82,7 @@ def exit_in(seconds: float, status: int, why: str, first: Callable[[], object] |
         faulthandler.dump_traceback()
         # last, so that it is among the last lines
         sys.stderr.write(f"eyewall: {why}\n")
+        children.end(0)
         logging.shutdown()
         os._exit(status)
 

@@ -23,6 +23,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -33,6 +34,7 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
+from eyewall import children
 from eyewall.admin import Admin, Status
 from eyewall.errors import Refusal
 from eyewall.listen import bind, listen
@@ -165,6 +167,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
     async def _accompany(self) -> None:
         """Start what runs on the loop beside the application."""
+        children.hide_loop(asyncio.get_running_loop())
         watchdog = Watchdog(self.options.watchdog)
         ProcessMetrics(self._status, watchdog).register()
         watchdog.start()
@@ -229,6 +232,11 @@ class _Application(BaseApplication):  # type: ignore[misc]
             self.traffic.count(request.method, code, perf_counter() - self._started.at)
 
 
+def _forget_handlers(numbers: Iterable[signal.Signals]) -> None:
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)
+
+
 class _Logger(Logger):  # type: ignore[misc]
     """gunicorn's messages go the way of all others."""
 
@@ -244,10 +252,16 @@ class _Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         self.app.at_exit.pop_all()
+        admin = self.app.options.admin
+        children.end_left_over(admin)  # by another worker
+        children.begin()
+        children.in_child(lambda: _forget_handlers(self.SIGNALS))
         super().init_process()
 
     def init_signals(self) -> None:
         super().init_signals()
+        for number in (*self.PIPE, self.poller.fileno(), self.method_queue.fileno(), self.method_queue._write_fd):
+            children.hide_file(number)
         # Its handler for SIGUSR1 took the place of ours, which faulthandler believes to be there.
         faulthandler.unregister(signal.SIGUSR1)
         dump_stacks_on_demand()
@@ -264,6 +278,7 @@ class _Worker(gthread.ThreadWorker):  # type: ignore[misc]
                 log.warning("drain ends: time is up, %d connections cut", self.nr_conns)
             else:
                 log.info("drain ends: the last connection is gone")
+            children.end(EXIT_SECONDS / 2)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Count what is no head of a request."""
