@@ -1,5 +1,6 @@
 """A misspelt variable stops the play with a sentence that says where it stands and what was meant."""
 
+import difflib
 import os
 import subprocess
 import sys
@@ -22,7 +23,10 @@ INPUTS = {
         ("nginx_port", []),
         ("nginx_prot", [("nginx_prot", "nginx", "nginx_port")]),
         ("tornado_app_process", [("tornado_app_process", "tornado_app", "tornado_app_processes")]),
-        ("nginx_qqqqqqqq", [("nginx_qqqqqqqq", "nginx", None)]),
+        ("tornado_app_zzzzzzzzzzzzzzzzzzzzzzzzzz", [("tornado_app_zzzzzzzzzzzzzzzzzzzzzzzzzz", "tornado_app", None)]),
+        # other people's roles have variables, too
+        ("nginx_qqqqqqqq", []),
+        ("nginx_server_tokens", []),
         ("__nginx_packages", []),
         ("site_operating_systems", []),
         ("ansible_host", []),
@@ -51,6 +55,21 @@ def test_unknown_variables(name: str, found: list[tuple[str, str, str | None]]) 
 )
 def test_what_yaml_changed(written: str, text: bool, changed: str | None) -> None:
     assert action.changed_by_yaml(yaml.safe_load(written), text) == changed
+
+
+def test_a_slip_of_the_finger_is_a_typo_in_every_variable() -> None:
+    known = action.role_inputs()
+    for role, names in known.items():
+        for name in names:
+            for at in range(len(role) + 1, len(name) - 1):
+                for slip in (
+                    name[:at] + name[at + 1 :],
+                    name[:at] + name[at + 1] + name[at] + name[at + 2 :],
+                    f"{name[:at]}x{name[at + 1 :]}",
+                    f"{name[:at]}x{name[at:]}",
+                ):
+                    ratio = difflib.SequenceMatcher(None, slip, name).ratio()
+                    assert slip in names or ratio >= action.NEAR, f"{slip} for {name} of {role}: {ratio}"
 
 
 def test_inputs_are_those_of_argument_specs() -> None:

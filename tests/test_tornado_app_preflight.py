@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from eyewall_support import REPOSITORY, load_module, run_module
+from eyewall_support import REPOSITORY, evaluate, load_module, run_module
 
 USER = pwd.getpwuid(os.getuid()).pw_name  # whose the listeners of these tests are
 NO_ACCOUNT = "board-that-nobody-made"
@@ -245,6 +245,32 @@ def test_paths_that_are_none(look: Callable[..., dict[str, Any]], variable: str,
     message = look(paths={variable: ["/", path]})["msg"]
     assert f"{variable} has '{path}'; allowed are paths on the site, as in /health." in message
     assert "has '/'" not in message
+
+
+@pytest.mark.parametrize("host", ["~^.*$", "*.example.com", ".example.com", "", "a b", "www.example.com/"])
+def test_a_pattern_is_no_name_to_ask_by(look: Callable[..., dict[str, Any]], host: str) -> None:
+    message = look(health_host=host)["msg"]
+    assert f"tornado_app_health_host: got '{host}'; expected a whole host name, as in www.example.com." in message
+    assert "nginx_server_name" in message
+
+
+@pytest.mark.parametrize("host", ["localhost", "www.example.com", "www.example.com:8080", "192.0.2.1", "[::1]:80"])
+def test_names_to_ask_by(look: Callable[..., dict[str, Any]], host: str) -> None:
+    assert "msg" not in look(health_host=host)
+
+
+@pytest.mark.parametrize(
+    ("names", "asked"),
+    [
+        (None, "localhost"),
+        ([], "localhost"),
+        (["_"], "localhost"),
+        (["b.example.com", "a.example.com"], "b.example.com"),
+    ],
+)
+def test_which_name_that_is(names: list[str] | None, asked: str) -> None:
+    given = {} if names is None else {"nginx_server_name": names}
+    assert evaluate("tornado_app_health_host", **given) == asked
 
 
 def test_paths_may_be_whatever_a_request_has(look: Callable[..., dict[str, Any]]) -> None:

