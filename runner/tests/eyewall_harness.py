@@ -59,11 +59,11 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self.path))
 
 
-def ask_admin(path: Path, what: str) -> tuple[int, str]:
-    """GET from an admin socket: status and body; status 0 if nobody listens."""
+def ask_admin(path: Path, what: str, method: str = "GET") -> tuple[int, str]:
+    """Ask an admin socket: status and body; status 0 if nobody listens."""
     connection = UnixConnection(path)
     try:
-        connection.request("GET", what)
+        connection.request(method, what)
         response = connection.getresponse()
         return response.status, response.read().decode()
     except (OSError, http.client.HTTPException):
@@ -142,6 +142,12 @@ class Eyewall:
         """SIGTERM, and wait until the drain has begun."""
         self.send(signal.SIGTERM)
         self.logged("drain starts")
+
+    def ask_to_drain(self) -> None:
+        """Ask on the admin socket, and wait until the drain has ended."""
+        status, body = ask_admin(self.admin, "/drain", "POST")
+        assert (status, json.loads(body)["state"] in ("draining", "drained")) == (200, True), body
+        until(lambda: '"state": "drained"' in ask_admin(self.admin, "/ready")[1], "drained")
 
     def wait(self, seconds: float = PATIENCE) -> int:
         return self.process.wait(seconds)

@@ -226,6 +226,14 @@ def asyncio_run() -> None:
     asyncio.run(forever())
 
 
+def waits_for_a_signal() -> None:
+    """A loop in a thread, and a main thread that takes SIGTERM itself: no handler of Python's ever runs."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=lambda: asyncio.run(forever()), daemon=True).start()
+    signal.sigwait({signal.SIGTERM})
+    say("has its signal")
+
+
 def run_sync() -> None:
     IOLoop.instance().run_sync(forever)
 

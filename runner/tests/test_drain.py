@@ -227,6 +227,21 @@ def test_a_second_sigterm_exits_at_once(server: Eyewall) -> None:
     assert "second SIGTERM" in server.log
 
 
+def test_a_process_that_is_asked_drains_and_waits_for_its_signal(server: Eyewall) -> None:
+    with server.connect() as connection:
+        connection.sendall(POST)
+        receive_answer(connection)
+        assert ask_admin(server.admin, "/drain", "POST")[0] == 200
+        connection.sendall(POST)
+        assert "Connection: close" in receive_answer(connection)[0]
+    server.ask_to_drain()
+    assert "drain starts (asked on the admin socket)" in server.log
+    assert server.process.poll() is None
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+    assert server.log.count("drain ends") == 1
+
+
 def test_sigint_drains_too(server: Eyewall) -> None:
     server.send(signal.SIGINT)
     assert server.wait() == 0

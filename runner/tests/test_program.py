@@ -213,6 +213,28 @@ def test_websockets_are_told(start: Start) -> None:
     assert server.wait() == 0
 
 
+def test_a_program_that_takes_the_signal_itself_drains_when_asked(start: Start, tmp_path: Path) -> None:
+    old = start(PROGRAM, "--admin", str(tmp_path / "old.sock"), program=["waits_for_a_signal"])
+    old.admin = tmp_path / "old.sock"
+    old.ready()
+    with Posters(old.port, threads=4) as posters:
+        until(lambda: len(posters.answered) > 20)
+        new = start(PROGRAM, program=["waits_for_a_signal"], port=old.port).ready()
+        old.ask_to_drain()
+        assert "has its signal" not in old.log
+        old.send(signal.SIGTERM)
+        assert old.wait() == 0, old.log
+        assert order(old.log) == ["drain ends", "has its signal"]
+        enough = len(posters.answered) + 20
+        until(lambda: len(posters.answered) > enough)
+        assert posters.lost == []
+        # the control: told by the signal alone, it leaves at once, and whoever is in it is lost
+        new.send(signal.SIGTERM)
+        assert new.wait() == 0
+    assert posters.lost != []
+    assert "drain" not in new.log
+
+
 def test_sigint_is_passed_on_as_well(start: Start) -> None:
     server = start(PROGRAM, program=["asyncio_run"]).ready()
     server.send(signal.SIGINT)

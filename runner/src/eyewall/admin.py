@@ -42,12 +42,17 @@ class Status:
     address: str
     release: str
     generation: str
+    drained: Callable[[], bool] = lambda: False
+    # Starts a drain; None for a process that drains on a signal alone
+    drain: Callable[[str], object] | None = None
     serving: bool = False
     started: float = field(default_factory=time.time)
 
     @property
     def state(self) -> str:
-        """``starting``, ``ready`` or ``draining``."""
+        """``starting``, ``ready``, ``draining`` or ``drained``."""
+        if self.drained():
+            return "drained"
         if self.draining():
             return "draining"
         return "ready" if self.serving else "starting"
@@ -106,6 +111,17 @@ class _Ready(_Handler):
         self.answer(readiness)
 
 
+class _Drain(_Handler):
+    """POST: start to drain. It then waits in the state ``drained`` for its signal, half a minute long (`eyewall.drain`)."""
+
+    async def post(self) -> None:
+        if self.status.drain is None:
+            self.set_status(501)
+        else:
+            self.status.drain("asked on the admin socket")
+        self.answer(await self.status.readiness())
+
+
 class _Release(_Handler):
     def get(self) -> None:
         self.answer({"release": self.status.release, "generation": self.status.generation})
@@ -135,6 +151,7 @@ class Admin:
         handlers = [
             (r"/health", _Health),
             (r"/ready", _Ready),
+            (r"/drain", _Drain),
             (r"/release", _Release),
             (r"/status", _Status),
             (r"/metrics", _Metrics),

@@ -12,10 +12,16 @@ log = logging.getLogger(__name__)
 TICK = 0.1  # seconds
 # WebSockets are told at least this fast, so that few of them do not hold up a deploy.
 MIN_WEBSOCKETS_PER_SECOND = 20.0
+# How long a process that has drained on the admin socket's demand waits for its signal, before it leaves by itself.
+PATIENCE = 30.0
 
 
 class Drain:
-    """Empties the servers: `begin` once, then `finish`.
+    """Empties the servers: `begin` or `ask` once, then `finish`.
+
+    A signal may never reach us: a program takes it with ``signal.sigwait``, blocks it (``pthread_sigmask``), or sets a handler
+    that is not Python's (GLib, ``signalfd``). So whoever stops a process may `ask` first, on the admin socket, and send
+    the signal when it has `drained`.
 
     `seconds` is the time that connections have. Idle kept-alive connections are never closed before it is
     up: nginx closes its own (its upstream ``keepalive_timeout`` is shorter), and closing one from here
@@ -27,19 +33,26 @@ class Drain:
         self._traffic = traffic
         self._seconds = seconds
         self._begun = asyncio.Event()
+        self._may_leave = asyncio.Event()
+        self.drained = False
 
     @property
     def draining(self) -> bool:
         return self._begun.is_set()
 
     def begin(self, reason: str) -> None:
-        """Start to drain; again is harmless. The rest happens in `finish`, which waits for this."""
+        """Start to drain, and leave then; again is harmless. The rest happens in `finish`, which waits for this."""
+        self.ask(reason)
+        self._may_leave.set()
+
+    def ask(self, reason: str) -> None:
+        """Start to drain, and wait then for `begin`."""
         if not self.draining:
             log.info("drain starts (%s): %d s for %d connections", reason, self._seconds, self._servers.connections)
             self._begun.set()
 
     async def finish(self) -> int:
-        """Wait for `begin`, then until the last connection is gone or time is up; return the number cut."""
+        """Wait for `begin` or `ask`, then until the last connection is gone or time is up; return the number cut."""
         await self._begun.wait()
         loop = asyncio.get_running_loop()
         servers = self._servers
@@ -67,4 +80,9 @@ class Drain:
             servers.cut()
         else:
             log.info("drain ends: the last connection is gone after %.1f s", passed)
+        self.drained = True
+        try:
+            await asyncio.wait_for(self._may_leave.wait(), PATIENCE)
+        except TimeoutError:
+            log.warning("no signal within %g s after the drain: leaving all the same", PATIENCE)
         return cut

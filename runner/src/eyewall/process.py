@@ -78,6 +78,8 @@ class Process:
             servers=self.servers,
             traffic=self.traffic,
             draining=lambda: self.drain.draining,
+            drained=lambda: self.drain.drained,
+            drain=None if group is not None else self.drain.ask,
             port=options.port,
             address=options.address,
             release=options.release,
