@@ -4,8 +4,9 @@ It takes the runner's command line. The settings file says what else it does: MI
 `never ready`, `exit at start`, `exit after ready` (EXIT_AFTER seconds later), `exit once` (the same, and never
 again) and `ignore SIGTERM`, BAD_PORT the only port on which it does; ANSWERS a JSON object of statuses by path
 (200 for any other; 0 is no answer at all), DRAIN how many seconds it takes to leave (DRAIN_PORT the only port
-on which it takes any), SAYS what its log has to say first, EVENTS the file that it writes what it does to, LOCK a
-file that pollers lock while they connect. See supervised_host.py.
+on which it takes any), ASKED what it does when it is asked to drain (`no`: it drains on its signal alone; `leaves`:
+at once, without a drain; else it drains, and waits for its signal), SAYS what its log has to say first, EVENTS the
+file that it writes what it does to, LOCK a file that pollers lock while they connect. See supervised_host.py.
 """
 
 import fcntl
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -48,7 +50,7 @@ def event(what: str) -> None:
         file.write(f"{GROUP} {PORT} {what}\n")
 
 
-def answer(connection: socket.socket, content: str, statuses: dict[str, int]) -> None:
+def answer(connection: socket.socket, content: Callable[[bytes], str], statuses: dict[str, int]) -> None:
     try:
         connection.settimeout(2)
         request = b""
@@ -56,27 +58,38 @@ def answer(connection: socket.socket, content: str, statuses: dict[str, int]) ->
             if not (piece := connection.recv(4096)):
                 return
             request += piece
+        text = content(request)
         status = statuses.get(request.split()[1].decode(), 200)
         if status == 0:
             unanswered.append(connection.dup())
             return
-        head = f"HTTP/1.1 {status} Said\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
-        connection.sendall(f"{head}{content}".encode())
+        head = f"HTTP/1.1 {status} Said\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+        connection.sendall(f"{head}{text}".encode())
     except OSError:
         return
     finally:
         connection.close()
 
 
-def serve(listener: socket.socket, admin: socket.socket) -> None:
-    """Answer until SIGTERM, then leave as the runner does: what waits in the accept queue is answered."""
+def serve(listener: socket.socket, admin: socket.socket) -> None:  # noqa: PLR0912 -- a loop with all that may go wrong
+    """Answer until asked to drain or SIGTERM, then leave as the runner does: what waits in the accept queue is answered."""
     stopped: list[float] = []
+    asked: list[float] = []
     if MISBEHAVE != "ignore SIGTERM":
         signal.signal(signal.SIGTERM, lambda *_: stopped.append(time.monotonic()))
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     state = "starting" if MISBEHAVE == "never ready" else "ready"
     event(state)
+
+    def generation(_: bytes) -> str:
+        return GENERATION
+
+    def status(request: bytes) -> str:
+        if request.startswith(b"POST /drain ") and SETTINGS.get("ASKED") != "no":
+            asked.append(time.monotonic())
+        return json.dumps({"state": state if state == "drained" or not asked else "draining", **WHO})
+
     lifetime = float(SETTINGS.get("EXIT_AFTER", "0.3")) if MISBEHAVE == "exit after ready" else float("inf")
     leave_at = time.monotonic() + lifetime
     public = [listener]
@@ -84,19 +97,27 @@ def serve(listener: socket.socket, admin: socket.socket) -> None:
         for ready in select.select([*public, admin], [], [], 0.02)[0]:
             connection, _ = ready.accept()
             if ready is listener:
-                answer(connection, GENERATION, ANSWERS)
+                answer(connection, generation, ANSWERS)
             else:
-                answer(connection, json.dumps({"state": state, **WHO}), {})
-        if stopped and public:
-            state, leave_at = "draining", time.monotonic() + DRAIN
+                answer(connection, status, {})
+        if asked and SETTINGS.get("ASKED") == "leaves":
+            return
+        if public and (stopped or asked):
+            state, drained_at = "draining", time.monotonic() + DRAIN
             event("leaving")
             # What the kernel's tcp_migrate_req does: nobody connects between the last accept and the close.
             with Path(SETTINGS["LOCK"]).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 while select.select([listener], [], [], 0)[0]:
-                    answer(listener.accept()[0], GENERATION, ANSWERS)
+                    answer(listener.accept()[0], generation, ANSWERS)
                 listener.close()
             public = []
+        if not public and time.monotonic() >= drained_at:
+            state = "drained"
+            if stopped:
+                leave_at = 0.0
+                if "ASKED" in SETTINGS:
+                    event("had its signal " + ("last" if stopped[0] >= drained_at else "first"))
     if not stopped:
         event("gives up")
         sys.exit(3)

@@ -67,6 +67,25 @@ def test_handover_port_by_port_without_a_lost_request(host: Host) -> None:
     host.is_at(new)
 
 
+def test_a_process_is_asked_to_drain_and_has_its_signal_when_it_has(host: Host) -> None:
+    """A signal alone may never reach the runner; the control drains on its signal alone, and is there no longer than that."""
+    for name, asked in (("a", "yes"), ("b", "no")):
+        old = host.written(name, host.ports[:1], settings={"DRAIN": "0.5", "ASKED": asked})
+        host.move(old)
+        mover = host.move(host.written(f"{name}2", host.ports[:1]))
+        assert mover.report[host.ports[0]]["drained_seconds"] >= 0.4
+        assert mover.left_early == []
+        host.when(old, host.ports[0], f"had its signal {'last' if asked == 'yes' else 'first'}")
+
+
+def test_a_process_that_leaves_instead_of_draining_is_named(host: Host) -> None:
+    old, new = host.written("a", host.ports[:1], settings={"ASKED": "leaves"}), host.written("b", host.ports[:1])
+    host.move(old)
+    mover = host.move(new)
+    assert mover.left_early == [f"{old['generation']}:{host.ports[0]}"]
+    host.is_at(new)
+
+
 def test_the_poller_of_these_tests_sees_a_stop_before_a_start(host: Host) -> None:
     old, new = host.written("a"), host.written("b")
     mover = host.move(old)

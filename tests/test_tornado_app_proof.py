@@ -138,7 +138,7 @@ def test_a_process_that_does_not_get_ready_is_named(
 def test_a_process_that_does_not_leave_is_killed(host: Host, prove: Prove) -> None:
     proof = host.wanted("b")["proof"].replace("stopwaitsecs=3", "stopwaitsecs=1")
     assert prove(proof=proof, settings={"MISBEHAVE": "ignore SIGTERM"})["answers"] == {"/": 200}
-    assert off_air(host) == ["ready"]
+    assert off_air(host) == ["ready", "leaving"]
 
 
 def test_a_configuration_that_supervisord_refuses_changes_nothing(host: Host, prove: Prove) -> None:

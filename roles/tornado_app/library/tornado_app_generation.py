@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ short_description: Take a host from its current generation to the wanted one, wi
 description:
   - A generation is a release with its settings, one supervisord process group whose configuration never changes
     (M(tornado_app_proof) writes it). The move is, for a batch of ports at a time, to start the new process (it joins the port),
-    to wait until its admin socket says that it is ready, to stop the old one, and to wait until it has drained. At the end
+    to wait until its admin socket says that it is ready, to ask the old one to drain, and to stop it when it has. At the end
     C(current) points to the new generation, which is what starts at boot, and the old group is gone.
   - Whatever state an interrupted run left is taken from where it is.
   - When a new process does not get ready, or ends again within C(settle) seconds, every port is given back to the old generation,
@@ -212,6 +213,10 @@ def main() -> None:
             if changed and not module.check_mode:
                 mover.move()
             surplus = mover.surplus()
+            for process in mover.left_early:
+                module.warn(
+                    f"{socket.gethostname()}: {process} left before it had drained; requests in it may be lost."
+                )
     except Failure as failure:
         module.fail_json(msg=str(failure), current=mover and mover.current)
     module.exit_json(

@@ -40,7 +40,7 @@ def is_count(value: object) -> bool:
 
 # What the admin socket answers (eyewall.admin), and how each of it is known.
 READY: dict[str, Callable[[Any], bool]] = {
-    "state": lambda value: value in ("starting", "ready", "draining"),
+    "state": lambda value: value in ("starting", "ready", "draining", "drained"),
     "release": is_word,
     "generation": is_word,
     "port": lambda value: is_count(value) and value < 65536,
@@ -48,6 +48,7 @@ READY: dict[str, Callable[[Any], bool]] = {
 }
 ANSWERS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "/ready": READY,
+    "/drain": READY,
     "/status": READY
     | {"uptime_seconds": is_number}
     | dict.fromkeys(
@@ -109,14 +110,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
-def get(path: str, what: str, timeout: float, host: str = "localhost", *, limit: int = PAGE_LIMIT) -> tuple[int, bytes]:
-    """Status and body of the answer to GET `what` on the socket `path`, the whole of it within `timeout` seconds.
+def get(
+    path: str, what: str, timeout: float, host: str = "localhost", *, method: str = "GET", limit: int = PAGE_LIMIT
+) -> tuple[int, bytes]:
+    """Status and body of the answer to `method` (GET) and `what` on the socket `path`, the whole of it within `timeout` seconds.
 
     `host` is the name that is asked for (the Host header). Raises OSError or http.client.HTTPException where none comes.
     """
     connection = _UnixConnection(path, timeout, limit)
     try:
-        connection.request("GET", what, headers={"Host": host})
+        connection.request(method, what, headers={"Host": host})
         response = connection.getresponse()
         body = bytearray()
         # in pieces: the memory for one is taken at once, and who answers says how long the whole is
@@ -129,13 +132,13 @@ def get(path: str, what: str, timeout: float, host: str = "localhost", *, limit:
         connection.close()
 
 
-def ask(path: str, what: str, timeout: float = 2.0) -> dict[str, Any] | None:
+def ask(path: str, what: str, timeout: float = 2.0, method: str = "GET") -> dict[str, Any] | None:
     """The answer to `what` (as in `/status`) on the admin socket `path`; None where none comes in `timeout` seconds.
 
     None, too, for anything that is not what the runner answers.
     """
     try:
-        answer = json.loads(get(path, what, timeout, limit=ADMIN_LIMIT)[1])
+        answer = json.loads(get(path, what, timeout, method=method, limit=ADMIN_LIMIT)[1])
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
         return None
     if not isinstance(answer, dict):

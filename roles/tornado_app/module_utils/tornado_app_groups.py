@@ -71,6 +71,15 @@ def fault_is(fault: xmlrpc.client.Fault, name: str) -> bool:
     return bool(fault.faultCode == getattr(Faults, name))
 
 
+def lives(pid: int) -> bool:
+    """Whether a process is there, and more than its exit status that nobody has taken yet (proc(5))."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
+
+
 class Groups:
     """The process groups of one application. `params` are a module's: root, sockets, the two timeouts, log_lines."""
 
@@ -79,6 +88,7 @@ class Groups:
         self.root = Path(params["root"])
         self.link = self.root / "current"
         self.rpc = supervisord()
+        self.left_early: list[str] = []  # processes that were asked to drain, and left before they had
 
     @property
     def current(self) -> str | None:
@@ -109,9 +119,21 @@ class Groups:
         """Whether a process says that it is ready, and supervisord that it has stayed up (startsecs)."""
         if self.state(group, port) != "RUNNING":
             return False
-        answer = ask(f"{self.params['sockets']}/{group}-{port}.sock", "/ready")
+        answer = self.readiness(group, port)
         generation = group.removesuffix("-proof")
         return bool(answer and answer.get("state") == "ready" and answer.get("generation") == generation)
+
+    def admin(self, group: str, port: int) -> str:
+        """The path of a process's admin socket."""
+        return f"{self.params['sockets']}/{group}-{port}.sock"
+
+    def readiness(self, group: str, port: int) -> dict[str, Any] | None:
+        """What a process says of its readiness; None where it says nothing."""
+        return ask(self.admin(group, port), "/ready")
+
+    def pid(self, group: str, port: int) -> int | None:
+        info = self.states().get((group, port))
+        return info["pid"] if info else None
 
     def can_start(self, group: str, port: int) -> bool:
         return self.state(group, port) != "STOPPING"
@@ -166,18 +188,28 @@ class Groups:
         return seconds
 
     def stop(self, group: str, ports: list[int]) -> dict[int, float]:
-        """Tell processes to leave; the seconds until each had: they answer what they have, then go."""
+        """Let processes leave; the seconds until each had: they answer what they have, then go.
+
+        A process is asked to drain on its admin socket, and has its signal when it has drained. The signal alone may never
+        reach the runner: a program takes it with sigwait(3), blocks it, or has a handler that is not Python's.
+        """
         begun = time.monotonic()
         waiting = [port for port in ports if self.state(group, port) not in GONE]
+        drains = {port: pid for port in waiting if (pid := self.ask_to_drain(group, port))}
         for port in waiting:
-            try:
-                self.rpc.stopProcess(f"{group}:{port}", False)
-            except xmlrpc.client.Fault as fault:
-                if not (fault_is(fault, "NOT_RUNNING") or fault_is(fault, "BAD_NAME")):
-                    raise Failure(f"{group}:{port} does not stop: {fault.faultString}.") from None
+            if port not in drains:
+                self.tell(group, port)
         seconds = {}
 
         def left() -> bool:
+            for port, pid in list(drains.items()):
+                answer = self.readiness(group, port)
+                if answer and answer["state"] == "draining" and answer["pid"] == pid:
+                    continue
+                if not lives(pid):
+                    self.left_early.append(f"{group}:{port}")
+                del drains[port]
+                self.tell(group, port)
             for port in [port for port in waiting if self.state(group, port) in GONE]:
                 waiting.remove(port)
                 seconds[port] = round(time.monotonic() - begun, 2)
@@ -188,6 +220,20 @@ class Groups:
                 f"{group}:{waiting[0]} still runs {self.params['stop_timeout']} s after it was told to leave."
             )
         return seconds
+
+    def ask_to_drain(self, group: str, port: int) -> int | None:
+        """Ask a process to drain; its PID, None if it does not: it drains on its signal, or not at all."""
+        pid = self.pid(group, port)
+        answer = ask(self.admin(group, port), "/drain", method="POST")
+        return pid if answer and answer["state"] in ("draining", "drained") and answer["pid"] == pid else None
+
+    def tell(self, group: str, port: int) -> None:
+        """Send a process its signal to leave (supervisord's stopsignal)."""
+        try:
+            self.rpc.stopProcess(f"{group}:{port}", False)
+        except xmlrpc.client.Fault as fault:
+            if not (fault_is(fault, "NOT_RUNNING") or fault_is(fault, "BAD_NAME")):
+                raise Failure(f"{group}:{port} does not stop: {fault.faultString}.") from None
 
     def secrets(self, generation: str) -> list[str]:
         """Values of a generation's environment that nobody is to read."""
