@@ -22,6 +22,8 @@ except ImportError:  # a bare host in check mode
 
 SOCKET = "unix:///run/supervisor.sock"
 PROGRAMS = Path("/etc/supervisor/conf.d")
+# How long a process that drains may say nothing, before it has its signal all the same.
+SILENT_SECONDS = 5.0
 GONE = {"STOPPED", "EXITED", "FATAL", "UNKNOWN"}
 BROKEN = {"BACKOFF", "EXITED", "FATAL", "UNKNOWN"}
 
@@ -196,6 +198,7 @@ class Groups:
         begun = time.monotonic()
         waiting = [port for port in ports if self.state(group, port) not in GONE]
         drains = {port: pid for port in waiting if (pid := self.ask_to_drain(group, port))}
+        heard = dict.fromkeys(drains, time.monotonic())
         for port in waiting:
             if port not in drains:
                 self.tell(group, port)
@@ -204,9 +207,13 @@ class Groups:
         def left() -> bool:
             for port, pid in list(drains.items()):
                 answer = self.readiness(group, port)
-                if answer and answer["state"] == "draining" and answer["pid"] == pid:
-                    continue
-                if not lives(pid):
+                if lives(pid):
+                    if answer and answer["pid"] == pid:
+                        heard[port] = time.monotonic()
+                    silent = time.monotonic() - heard[port] > SILENT_SECONDS
+                    if not silent and not (answer and answer["state"] == "drained"):
+                        continue
+                else:
                     self.left_early.append(f"{group}:{port}")
                 del drains[port]
                 self.tell(group, port)
