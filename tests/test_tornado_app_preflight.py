@@ -331,9 +331,9 @@ def test_all_mistakes_are_reported_together(look: Callable[..., dict[str, Any]])
         *(
             (
                 {"factory": "", "command": words},
-                f"tornado_app_command begins with '{words[0]}'; allowed are '-m' and a module, or '{{site}}/' and a file",
+                f"tornado_app_command: got '{words[0]}' as its first word; expected '-m' and a module, '{{site}}/' and a file",
             )
-            for words in (["flower"], ["-m"], ["/usr/bin/celery"], ["chat.py"])
+            for words in (["-m"], ["/usr/bin/celery"], ["./chat.py"], [""])
         ),
         *(
             (
@@ -367,7 +367,9 @@ def test_what_is_run_and_how(look: Callable[..., dict[str, Any]], given: dict[st
     assert sentence in result["msg"]
 
 
-@pytest.mark.parametrize("words", [["-m", "chat", "--port={port}", "a;b", "#", "%"], ["{site}/chat.py"]])
+@pytest.mark.parametrize(
+    "words", [["-m", "chat", "--port={port}", "a;b", "#", "%"], ["{site}/chat.py"], ["thumbor", "-p"]]
+)
 def test_commands(look: Callable[..., dict[str, Any]], words: list[str]) -> None:
     assert "msg" not in look(factory="", command=words)
 

@@ -259,6 +259,22 @@ def tcp_server() -> None:
     run()
 
 
+def background() -> None:
+    """As a daemon does: its parent leaves at once, and it goes on alone."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    listen()
+
+
+def background_and_exit() -> None:
+    if os.fork():
+        sys.exit(0)
+    listen()
+
+
 def no_server() -> None:
     pass
 

@@ -5,6 +5,7 @@ import http.client
 import re
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,6 +177,23 @@ def test_a_module(start: Start, tmp_path: Path) -> None:
     assert server.get()["pid"] == server.process.pid
 
 
+def test_a_console_script(start: Start, tmp_path: Path) -> None:
+    """What `pip install` makes a command of: its metadata say so, on sys.path here."""
+    metadata = tmp_path / "board_script-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: board-script\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[console_scripts]\nboard-serve = board_script:main\n")
+    (tmp_path / "board_script.py").write_text(
+        "import sys\nfrom eyewall_program import listen, say\n\ndef main():\n    say(f'{__name__} {sys.argv}')\n    listen()\n"
+    )
+    server = start("board-serve", program=["-p", "{port}"]).ready()
+    script = Path(sys.executable).with_name("board-serve")
+    assert f"program: board_script ['{script}', '-p', '{server.port}']" in server.log
+    assert server.get()["pid"] == server.process.pid
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+
+
 def test_peers_that_are_not_trusted_are_not_believed_whatever_the_program_says(start: Start) -> None:
     claim = {"X-Real-Ip": "203.0.113.9", "X-Scheme": "https"}
     trusting = start(PROGRAM, program=["listen"]).ready()
@@ -265,6 +283,11 @@ def test_a_program_that_ends_by_itself_has_its_own_status(start: Start) -> None:
         ("admin_first", "got a second application for port 8888; expected one on the port"),
         ("stranger", "__main__ wants to listen on 0.0.0.0:8888; expected Tornado's HTTPServer"),
         ("stranger_in_a_thread", "http.server wants to listen on 0.0.0.0:8888; expected Tornado's HTTPServer"),
+        ("background", "got a program that goes into the background; expected one that stays in the foreground"),
+        (
+            "background_and_exit",
+            "got a program that goes into the background; expected one that stays in the foreground",
+        ),
         ("no_server", "ended without a Tornado HTTPServer that listens"),
         ("loop_before_fork", "cannot run in multiple processes: an IOLoop instance has already been initialized"),
     ],

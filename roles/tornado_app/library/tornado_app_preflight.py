@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tornado_app_entry import SCRIPT_NAME
 from ansible.module_utils.tornado_app_text import shown
 
 DOCUMENTATION = r"""
@@ -195,10 +196,13 @@ def run_mistakes(params: dict[str, Any]) -> list[str]:
     # here, because a word without a colon is a console script to the build
     if factory and ":" not in factory:
         found.append(f"tornado_app_factory: got '{factory}'; expected package.module:factory.")
-    if command and not (command[0] == "-m" and len(command) > 1) and not command[0].startswith("{site}/"):
+    first = command[0] if command else ""
+    if command and not (
+        (first == "-m" and len(command) > 1) or first.startswith("{site}/") or re.fullmatch(SCRIPT_NAME, first)
+    ):
         found.append(
-            f"tornado_app_command begins with '{command[0]}'; allowed are '-m' and a module, or '{{site}}/' and a file of "
-            "the application."
+            f"tornado_app_command: got '{first}' as its first word; expected '-m' and a module, '{{site}}/' and a file of the "
+            "application, or the name of a console script."
         )
     # supervisord takes the rest of the line for a comment (its inline_comment_prefixes), also inside of quotes
     if wrong := [word for word in command if re.search(r"\s[;#]|[\x00-\x1f\x7f]", word)]:

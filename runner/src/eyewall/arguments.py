@@ -32,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of ``python -m eyewall``."""
     parser = _Parser(
         prog="python -m eyewall",
-        usage="python -m eyewall --port N [options] (package.module:factory | program.py … | -m package …)",
+        usage="python -m eyewall --port N [options] (package.module:factory | program.py … | script … | -m package …)",
         description="Run a Tornado application, or a program with a Tornado server, as one production process.",
         epilog="What follows the program is its own; {port} in it becomes the port. The runner decides where the "
         "program listens. SIGTERM and SIGINT drain; then the program's own handlers have their turn.",
@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs=argparse.REMAINDER,
         metavar="package.module:factory | program.py …",
         help="a factory returns the tornado.web.Application (may be a coroutine function), or is one itself; "
-        "a program is any file that Python runs, with its own arguments",
+        "a program is any file that Python runs, or a console script of what is installed, with its own arguments",
     )
     add("-m", dest="module", nargs=argparse.REMAINDER, metavar="package", help="run a program by its module's name")
     add(

@@ -20,7 +20,7 @@ from eyewall.limits import raise_open_files
 from eyewall.listen import bind
 from eyewall.log import log_to_stderr
 from eyewall.process import Options, Process, serve_factory
-from eyewall.program import Program
+from eyewall.program import Program, console_script
 from eyewall.signals import Signals
 from eyewall.target import TARGET
 from eyewall.watchdog import dump_stacks_on_demand, limit_exit
@@ -121,14 +121,16 @@ def _named(given: argparse.Namespace) -> str:
             raise Refusal("-m: a package or module is wanted, as in -m package")
         return f"-m {given.module[0]}"
     if not given.target:
-        raise Refusal("nothing to run is named; wanted is package.module:factory, program.py or -m package")
+        raise Refusal(
+            "nothing to run is named; wanted is package.module:factory, program.py, a console script or -m package"
+        )
     return str(given.target[0])
 
 
 def _is_factory(given: argparse.Namespace) -> bool:
     named = _named(given)
     looks_like_file = os.sep in named or named.endswith(".py") or Path(named).exists()
-    if given.module is not None or (looks_like_file and not TARGET.fullmatch(named)):
+    if given.module is not None or (not TARGET.fullmatch(named) and (looks_like_file or console_script(named))):
         return False
     if more := given.target[1:]:
         raise Refusal(f"{named}: a factory takes no arguments, and options come before it; got {' '.join(more)}")

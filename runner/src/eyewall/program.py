@@ -18,8 +18,10 @@ itself would, in a place where
 """
 
 import asyncio
+import importlib.metadata
 import importlib.util
 import logging
+import os
 import runpy
 import signal
 import socket
@@ -29,7 +31,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tornado import netutil
 from tornado import process as tornado_process
@@ -101,6 +103,8 @@ class Program:
         self._loop: IOLoop | None = None
         self._timer: threading.Timer | None = None
         self._drained = False
+        self._pid = os.getpid()
+        self._forked = False
 
     def run(self) -> int:
         """Run the program to its end and return the exit status: 0 after a drain, else its own.
@@ -137,6 +141,8 @@ class Program:
         if process.group is not None and process.group.status is not None:
             return process.group.status
         if not process.serving:
+            if self._forked and not status:
+                raise self._background()
             raise Refusal(f"{target}: {ended} without a Tornado HTTPServer that listens")
         if isinstance(status, str):
             sys.stderr.write(f"{status}\n")
@@ -152,6 +158,8 @@ class Program:
 
     def add(self, server: ProgramServer, sockets: Iterable[socket.socket]) -> None:
         """Let `server` listen on ours, for those that the program gave it, or on what is its own alone."""
+        if os.getpid() != self._pid and self._process.group is None:
+            self._leave(self._background())
         own: list[socket.socket] = []
         for given in sockets:
             if given.family == socket.AF_UNIX:
@@ -228,6 +236,34 @@ class Program:
         adopt_subclasses()
         setattr(netutil, "bind_unix_socket", self._bind_unix_socket)  # noqa: B010
         refuse_strangers(self._refuse_stranger)
+        self._stay_in_the_foreground()
+
+    def _stay_in_the_foreground(self) -> None:
+        """Say what is wrong with a program that forks and ends (``--background``): a daemon leaves by ``os._exit``."""
+        leave = os._exit
+
+        def note() -> None:
+            self._forked = True
+
+        def leave_unless_daemon(status: int) -> NoReturn:
+            if self._forked and not status and os.getpid() == self._pid and not self._process.serving:
+                self._leave(self._background())
+            leave(status)
+
+        os.register_at_fork(after_in_parent=note)
+        setattr(os, "_exit", leave_unless_daemon)  # noqa: B010
+
+    def _background(self) -> Refusal:
+        return Refusal(
+            f"{self._process.options.target}: got a program that goes into the background; expected one that stays in the "
+            "foreground. Leave out --background, --daemon or the like"
+        )
+
+    def _leave(self, refusal: Refusal) -> NoReturn:
+        """Say why and end at once, in a process that has no way back to `run`."""
+        sys.stderr.write(f"eyewall: {refusal}\n")
+        sys.stderr.flush()
+        os._exit(2)
 
     def _bind_unix_socket(self, file: str, mode: int = 0o600, backlog: int = 128) -> socket.socket:
         """Be ``tornado.netutil.bind_unix_socket``. Nothing at the path is replaced before the process serves."""
@@ -367,6 +403,10 @@ class Program:
                 raise Refusal(f"{named}: there is no module {target!r} on sys.path that can be run")
             sys.argv = list(arguments)
             runpy.run_module(target, run_name="__main__", alter_sys=True)
+        elif script := console_script(target):
+            # what the file in bin/ does, which an installer has made of this
+            sys.argv = [str(Path(sys.executable).with_name(target)), *arguments[1:]]
+            sys.exit(script.load()())
         else:
             if not Path(target).exists():
                 raise Refusal(f"{named}: there is no such file")
@@ -376,6 +416,11 @@ class Program:
             # -P keeps that one out. A program's own directory it must have.
             sys.path.insert(0, str(Path(target).resolve().parent))
             runpy.run_path(target, run_name="__main__")
+
+
+def console_script(name: str) -> importlib.metadata.EntryPoint | None:
+    """Return the console script of that name among what is installed; None for none, and for what is a path."""
+    return next(iter(importlib.metadata.entry_points(group="console_scripts", name=name)), None)
 
 
 def _exists(module: str) -> bool:

@@ -48,7 +48,7 @@ def find(target: str) -> Any:
     if match is None:
         raise Refusal(
             f"{target!r} names nothing to run; wanted is package.module:factory, as in board:make_app, "
-            "or a program: program.py or -m package"
+            "or a program: program.py, -m package, or a console script of what is installed"
         )
     module_name, attribute = match["module"], match["attribute"]
     try:
