@@ -85,6 +85,7 @@ def test_an_import_that_raises_shows_where(tmp_path: Path) -> None:
         (["--port", "0"], "'0' is no port; allowed is 1 to 65535"),
         (["--port", "65536"], "'65536' is no port"),
         (["--port", "http"], "'http' is no port"),
+        (["--max-buffered-body", "1MB"], "got '1MB'; expected a number of bytes, with k, M or G behind it or not"),
         ([], "--port"),
         (["--port", "8000", "--drain", "-1"], "'-1' is no time; allowed is 0 to 86400 seconds"),
         (["--port", "8000", "--drain", "nan"], "'nan' is no time"),

@@ -95,7 +95,7 @@ def test_idle_connections_are_closed_and_busy_ones_are_not(start: Start) -> None
 
 async def _nodelay(listener: socket.socket) -> int:
     with socket.create_connection(listener.getsockname()):
-        stream = Stream(listener.accept()[0])
+        stream = Stream(listener.accept()[0], lingering=set())
         stream.set_nodelay(False)
         try:
             return stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

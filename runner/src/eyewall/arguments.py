@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import NoReturn
 
+from eyewall.bodies import MEGABYTE, WINDOW, Limits
 from eyewall.errors import Refusal
 
 # What an address that is a Unix socket's path begins with.
@@ -20,6 +21,7 @@ LOOPBACK = ("127.0.0.1", "::1")
 # What ``Application(debug=True)`` sets, each where the application has not (Tornado's guide, "Running and deploying").
 DEBUG = {"autoreload": True, "compiled_template_cache": False, "static_hash_cache": False, "serve_traceback": True}
 
+UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -108,6 +110,22 @@ def make_parser() -> argparse.ArgumentParser:
         help="connections that may wait to be accepted (default: %(default)s)",
     )
     add(
+        "--max-buffered-body",
+        type=_size,
+        default=MEGABYTE,
+        metavar="SIZE",
+        help="bytes (or 50M) of a body that the application does not stream and so is held in memory; a larger one gets "
+        "413 before it is read; 0: no limit (default: 1M)",
+    )
+    add(
+        "--min-body-rate",
+        type=_number,
+        default=Limits.rate,
+        metavar="N",
+        help=f"bytes per second of a body that come at least, over {WINDOW:g} s; a slower one gets 408; "
+        "0: no limit (default: %(default)s)",
+    )
+    add(
         "--processes",
         type=_number,
         default=1,
@@ -180,6 +198,13 @@ def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no number; allowed is 0 or more")
     return int(text)
+
+
+def _size(text: str) -> int:
+    number, unit = (text[:-1], text[-1].lower()) if text[-1:].isalpha() else (text, "")
+    if not number.isascii() or not number.isdigit() or unit not in UNITS:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number of bytes, with k, M or G behind it or not")
+    return int(number) * UNITS[unit]
 
 
 def _positive(text: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from eyewall import children
 from eyewall.arguments import DEBUG, LOOPBACK, make_parser
+from eyewall.bodies import Limits
 from eyewall.debug import decide_debug, watch, watch_settings
 from eyewall.environment import name_process, read_settings
 from eyewall.errors import Refusal
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             drain=given.drain,
             watchdog=given.watchdog,
             backlog=given.backlog,
+            limits=Limits(given.max_buffered_body, given.min_body_rate),
             debug=given.debug,
             fixed=fixed,
         )

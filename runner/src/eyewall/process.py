@@ -8,12 +8,14 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tornado.web import Application
 
 from eyewall import children
 from eyewall.admin import Admin, Status
 from eyewall.arguments import UNIX
+from eyewall.bodies import Limits
 from eyewall.collector import Collector
 from eyewall.debug import fix_debug
 from eyewall.door import Door
@@ -47,6 +49,7 @@ class Options:
     drain: float
     watchdog: float
     backlog: int
+    limits: Limits
     debug: bool
     fixed: Mapping[str, bool]
 
@@ -74,6 +77,10 @@ class Process:
         self.parent = parent
         self._at_exit = contextlib.ExitStack()
         children.begin()
+        # what a `Server` is given
+        self.parts: Mapping[str, Any] = {
+            "traffic": self.traffic, "proxies": self.proxies, "door": self.door, "limits": options.limits,
+        }  # fmt: skip
         self._status = Status(
             servers=self.servers,
             traffic=self.traffic,
@@ -189,5 +196,5 @@ async def serve_factory(process: Process) -> None:
     """Load the application that the target names, and serve it. Raises `eyewall.errors.Refusal`."""
     options = process.options
     application = await load(options.target)
-    process.add(Server(application, traffic=process.traffic, proxies=process.proxies, door=process.door))
+    process.add(Server(application, **process.parts))
     await process.serve()

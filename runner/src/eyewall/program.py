@@ -229,9 +229,7 @@ class Program:
         setattr(tornado_process, "fork_processes", self._fork)  # noqa: B010
         # A reload would start the program again without us, on its own port. What a release is made of never changes.
         forbid_autoreload()
-        ProgramServer.defaults = {
-            "place": self, "traffic": process.traffic, "proxies": process.proxies, "door": process.door,
-        }  # fmt: skip
+        ProgramServer.defaults = {"place": self, **process.parts}
         HTTPServer.configure(ProgramServer)
         adopt_subclasses()
         setattr(netutil, "bind_unix_socket", self._bind_unix_socket)  # noqa: B010

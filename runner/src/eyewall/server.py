@@ -13,7 +13,8 @@ its servers itself. `eyewall.program` puts `ProgramServer` there::
 
 Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCPServer._sockets``,
 ``_handlers``, ``_stopped``, ``_pending_sockets``, ``_handle_connection``; ``HTTPServer._connections``;
-``HTTP1Connection._disconnect_on_finish``, ``_finish_future``, ``_response_start_line``.
+``HTTP1Connection._disconnect_on_finish``, ``_finish_future``, ``_request_start_line``, ``_request_headers``,
+``_response_start_line``; ``_HandlerDelegate.stream_request_body``, ``_RoutingDelegate.delegate``.
 """
 
 import asyncio
@@ -21,10 +22,12 @@ import errno
 import logging
 import secrets
 import socket
+import sys
 import weakref
 from asyncio import Future
 from collections import deque
 from collections.abc import Awaitable, Iterable, Mapping
+from http import HTTPStatus
 from itertools import count
 from time import perf_counter
 from typing import Any, ClassVar, Protocol, cast
@@ -35,6 +38,7 @@ from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
     HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
     RequestStartLine,
     ResponseStartLine,
 )
@@ -42,6 +46,7 @@ from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
+from eyewall.bodies import LOOKS, WINDOW, Body, Limits, answerer, declared, streams
 from eyewall.children import hide
 from eyewall.context import request_id
 from eyewall.door import Door
@@ -54,6 +59,7 @@ log = logging.getLogger(__name__)
 
 SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
 IDLE_CHECKS = 20  # in the time that a connection may be idle
+BODY = frozenset(("Content-Length", "Transfer-Encoding"))  # headers that announce one
 
 # An id that is unique across processes for the price of a counter.
 _id_prefix = secrets.token_hex(8)
@@ -63,9 +69,9 @@ _id_numbers = count(1)
 class Server(HTTPServer):
     """Tornado's HTTP server, watched.
 
-    Takes what `HTTPServer` takes, and `traffic` (where to count), `proxies` (whose headers are believed) and `door` (what
-    accepts connections). Whether ``xheaders`` is given or not: headers of the peers in `proxies` are believed, of
-    others never. ``trusted_downstream`` is skipped in ``X-Forwarded-For``, as Tornado does.
+    Takes what `HTTPServer` takes, and `traffic` (where to count), `proxies` (whose headers are believed), `door` (what accepts
+    connections) and `limits` (of bodies). Whether ``xheaders`` is given or not: headers of the peers in `proxies` are believed,
+    of others never. ``trusted_downstream`` is skipped in ``X-Forwarded-For``, as Tornado does.
     """
 
     # Whether it serves what comes to the process's port; a server that a program made may have sockets of its own alone.
@@ -76,9 +82,13 @@ class Server(HTTPServer):
         proxies: Proxies = kwargs.pop("proxies", None) or Proxies()
         self.proxies = proxies.skipping(kwargs.get("trusted_downstream") or ())
         self.door: Door = kwargs.pop("door", None) or Door(self.traffic)
+        self.limits: Limits = kwargs.pop("limits", None) or Limits()
         self.draining = False
         self.own_sockets: list[socket.socket] = []
         self._listeners: dict[int, socket.socket] = {}
+        self.bodies: dict[_Exchange, Body] = {}
+        self._watching = False
+        self._lingering: set[asyncio.Task[None]] = set()
         self._exchanges: dict[object, _Exchange] = {}
         # A stream that an application took over (a WebSocket, as a rule) has left _connections.
         self._detached: weakref.WeakKeyDictionary[IOStream, weakref.ref[WebSocketHandler] | None] = (
@@ -113,8 +123,8 @@ class Server(HTTPServer):
 
     @property
     def connections(self) -> int:
-        """Open connections, WebSockets included."""
-        return len(self._connections) + len(self._open_streams())
+        """Open connections, WebSockets and those that linger included."""
+        return len(self._connections) + len(self._open_streams()) + len(self._lingering)
 
     @property
     def websockets(self) -> int:
@@ -204,13 +214,36 @@ class Server(HTTPServer):
         if self._exchanges or not self._stopped:
             asyncio.get_running_loop().call_later(self._idle_seconds / IDLE_CHECKS, self._close_idle)
 
+    def watch(self, exchange: "_Exchange", body: Body) -> None:
+        """Watch a body until it is complete: it must not come more slowly than the limit."""
+        self.bodies[exchange] = body
+        if not self._watching and self.limits.rate:
+            self._watching = True
+            asyncio.get_running_loop().call_later(WINDOW / LOOKS, self._watch_bodies)
+
+    def _watch_bodies(self) -> None:
+        now = perf_counter()
+        for exchange, body in list(self.bodies.items()):
+            if not exchange.connection.stream.reading():
+                body.forgive(now)  # the application has yet to take what came
+            elif body.is_slow(self.limits.rate, now):
+                exchange.refuse(HTTPStatus.REQUEST_TIMEOUT, f"less than {self.limits.rate} bytes of a body per second")
+        self._watching = bool(self.bodies)
+        if self._watching:
+            asyncio.get_running_loop().call_later(WINDOW / LOOKS, self._watch_bodies)
+
     # What Tornado's core calls
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         if self.ssl_options is not None:
             super()._handle_connection(connection, address)
         else:
-            stream = Stream(connection, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size)
+            stream = Stream(
+                connection,
+                max_buffer_size=self.max_buffer_size,
+                read_chunk_size=self.read_chunk_size,
+                lingering=self._lingering,
+            )
             self.handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
@@ -379,7 +412,9 @@ class _Exchange(HTTPMessageDelegate):
     the connection ends. No method of the core is wrapped.
     """
 
-    __slots__ = ("connection", "context", "delegate", "ended", "forwarded", "method", "server", "started", "trusted")
+    __slots__ = (
+        "connection", "context", "delegate", "ended", "forwarded", "has_body", "method", "server", "started", "trusted",
+    )  # fmt: skip
 
     connection: HTTP1Connection
     delegate: HTTPMessageDelegate
@@ -389,6 +424,7 @@ class _Exchange(HTTPMessageDelegate):
         self.context = context
         self.trusted = server.proxies.trusts(context.remote_ip)
         self.forwarded = False
+        self.has_body = False
         self.method = ""
         # perf_counter() when the request's headers were read; 0: none since the last answer.
         self.started = 0.0
@@ -412,7 +448,14 @@ class _Exchange(HTTPMessageDelegate):
                 _close_unless_upgraded(self.connection)
             else:
                 _forget_keep_alive(headers)
-        return self.delegate.headers_received(start_line, headers)
+        if BODY.isdisjoint(headers) or headers.get("Content-Length") == "0":
+            return self.delegate.headers_received(start_line, headers)
+        self.has_body = True
+        self._set_unread(True)
+        # The handler of a stream begins now; any other is found now, and begins when the body is complete.
+        prepared = self.delegate.headers_received(start_line, headers)
+        self.expect(headers)
+        return prepared
 
     def believe(self, headers: HTTPHeaders) -> str | None:
         """Take over what a trusted peer says; return its id of the request, if any."""
@@ -427,13 +470,72 @@ class _Exchange(HTTPMessageDelegate):
         return proxies.request_id(headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        if (body := self.server.bodies.get(self)) is not None:
+            body.received += len(chunk)
+            if body.memory and body.received > body.memory:
+                self.refuse_size(body.received)
+                return None
         return self.delegate.data_received(chunk)
 
     def finish(self) -> None:
+        if self.has_body:
+            self.forget_body()
         self.delegate.finish()
 
     def on_connection_close(self) -> None:
         self.delegate.on_connection_close()
+
+    def expect(self, headers: HTTPHeaders) -> None:
+        """Refuse a body that is too large to be held, before it is read; watch any other while it comes."""
+        server, client = self.server, self.context.remote_ip
+        memory = 0
+        if (most := server.limits.most) and not self.streams():
+            length = declared(headers.get("Content-Length", ""))
+            memory = most if length is None else length
+            if memory > most:
+                self.refuse_size(memory)
+                return
+            held = sum(body.memory for body in server.bodies.values() if body.client == client)
+            if held + memory > server.limits.share:
+                self.refuse(HTTPStatus.TOO_MANY_REQUESTS, f"{held} bytes are held already for bodies of this client")
+                return
+        server.watch(self, Body(client, memory, self.started))
+
+    def streams(self) -> bool:
+        """Tell whether the application takes the body as it comes, and not as a whole."""
+        # a function gets complete requests
+        return isinstance(self.server.request_callback, HTTPServerConnectionDelegate) and streams(self.delegate)
+
+    def refuse_size(self, size: int) -> None:
+        self.refuse(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"{size} bytes of a body are more than --max-buffered-body ({self.server.limits.most}), "
+            "and what answers does not stream it (tornado.web.stream_request_body)",
+        )
+
+    def refuse(self, status: HTTPStatus, why: str) -> None:
+        """Answer instead of the application, unless it has begun to, and end the connection."""
+        connection, line = self.connection, self.connection._request_start_line
+        self.server.bodies.pop(self, None)
+        log.warning("%d %s %s (%s): %s", status, self.method, line and line.path, self.context.remote_ip, why)
+        if connection._response_start_line is not None:
+            connection.close()
+            return
+        text = b"" if self.method == "HEAD" else f"{status.value} {status.phrase}\n".encode()
+        headers = HTTPHeaders({"Content-Type": "text/plain", "Content-Length": str(len(text)), "Connection": "close"})
+        # What is left of the body is read and thrown away by the core, until the answer is sent.
+        connection.set_max_body_size(sys.maxsize)
+        connection.write_headers(ResponseStartLine("HTTP/1.1", status, status.phrase), headers, text)
+        connection.finish()
+
+    def forget_body(self) -> None:
+        self.has_body = False
+        self.server.bodies.pop(self, None)
+        self._set_unread(False)
+
+    def _set_unread(self, unread: bool) -> None:
+        if isinstance(stream := self.connection.stream, Stream):
+            stream.unread = unread
 
     @property
     def malformed(self) -> bool:
@@ -449,6 +551,8 @@ class _Exchange(HTTPMessageDelegate):
 
     def end(self) -> None:
         """Count the request, if there was one."""
+        if self.has_body:
+            self.forget_body()
         if self.started:
             line = self.connection._response_start_line
             traffic = self.server.traffic
@@ -473,11 +577,8 @@ class _Exchange(HTTPMessageDelegate):
                 _forget_keep_alive(headers)
 
     def websocket(self) -> WebSocketHandler | None:
-        """Return the handler if it is a WebSocket's: it ends the row of delegates that routing made."""
-        delegate: object = self.delegate
-        while delegate is not None and not hasattr(delegate, "handler"):
-            delegate = getattr(delegate, "delegate", None)
-        handler = getattr(delegate, "handler", None)
+        """Return the handler if it is a WebSocket's."""
+        handler = getattr(answerer(self.delegate), "handler", None)
         return handler if isinstance(handler, WebSocketHandler) else None
 
 

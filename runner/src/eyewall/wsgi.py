@@ -45,6 +45,7 @@ from tornado.web import Application, HTTPError
 from tornado.websocket import WebSocketHandler
 
 from eyewall.arguments import LOOPBACK
+from eyewall.bodies import answerer, streams
 from eyewall.context import request_id
 from eyewall.proxies import Proxies
 from eyewall.target import build, find
@@ -82,7 +83,8 @@ class WSGIApplication:
     `timeout`: seconds that a handler may take until the next piece of its answer. The clients of one that takes
     longer get status 503, or a connection that breaks off; its thread is free again.
 
-    `max_body_size`: bytes that a request's body may have, unless the handler sets another limit.
+    `max_body_size`: bytes that a request's body may have, unless the handler sets another limit; `max_buffered_body`:
+    bytes of one that the handler does not stream (0: no other limit).
     """
 
     def __init__(
@@ -93,12 +95,14 @@ class WSGIApplication:
         trusted: Iterable[str] = LOOPBACK,
         timeout: float = TIMEOUT,
         max_body_size: int = MAX_BODY,
+        max_buffered_body: int = 0,
     ) -> None:
         self._made_from = application
         self._name = name
         self._proxies = Proxies(trusted)
         self._timeout = timeout
         self._max_body_size = max_body_size
+        self._max_buffered_body = max_buffered_body
         self._lock = threading.Lock()
         # By pid. A forked process leaves its parent's alone: closing a copy of an epoll would change the original.
         self._homes: dict[int, _Home] = {}
@@ -113,7 +117,7 @@ class WSGIApplication:
         except _Refused as refused:
             return _refuse(start_response, *refused.answer)
         home = self._home(serving=True)
-        exchange = _Exchange(home, request, self._max_body_size, self._timeout)
+        exchange = _Exchange(home, request, self._max_body_size, self._max_buffered_body, self._timeout)
         home.loop.call_soon_threadsafe(exchange.start)
         return exchange.begin(start_response)
 
@@ -237,12 +241,8 @@ def _websockets(router: object) -> Iterator[str]:
 
 
 def _opens_websocket(delegate: object) -> bool:
-    """Say whether routing, a row of delegates, has ended at a WebSocket's handler."""
-    while not hasattr(delegate, "handler_class"):
-        delegate = getattr(delegate, "delegate", None)
-        if delegate is None:
-            return False
-    return issubclass(delegate.handler_class, WebSocketHandler)
+    """Say whether routing has ended at a WebSocket's handler."""
+    return issubclass(getattr(answerer(delegate), "handler_class", object), WebSocketHandler)
 
 
 def _refuse(start_response: "StartResponse", status: int, reason: str, sentence: str) -> list[bytes]:
@@ -275,7 +275,9 @@ class _Exchange(HTTPConnection):
     is under "thread" in the server's.
     """
 
-    def __init__(self, home: _Home, request: _Request, max_body_size: int, timeout: float) -> None:
+    def __init__(
+        self, home: _Home, request: _Request, max_body_size: int, max_buffered_body: int, timeout: float
+    ) -> None:
         self.context = request.context
         self._home = home
         self._request = request
@@ -283,6 +285,7 @@ class _Exchange(HTTPConnection):
         self._orders: SimpleQueue[object] = SimpleQueue()
         # loop
         self._max_body_size = max_body_size
+        self._max_buffered_body = max_buffered_body
         self._received = 0  # bytes of the body
         self._complete = False  # the request is
         self._closed = False  # nothing can be sent any more: the answer is complete, or the client is gone
@@ -321,6 +324,8 @@ class _Exchange(HTTPConnection):
             await waiting
         if _opens_websocket(delegate):
             raise _Refused(501, "Not Implemented", NO_WEBSOCKETS)
+        if self._max_buffered_body and not streams(delegate):
+            self._max_body_size = self._max_buffered_body
         length = self._request.length
         while not self._closed and self._received < length:
             if length < math.inf:

@@ -147,7 +147,8 @@ class _Application(BaseApplication):  # type: ignore[misc]
     def load(self) -> WSGIApplication:
         """Load the application, in the worker. Raises `SystemExit`, which ends the master as well."""
         try:
-            return make(self.options.target, trusted=self.options.trusted)
+            options = self.options
+            return make(options.target, trusted=options.trusted, max_buffered_body=options.limits.most)
         except Refusal as refusal:
             raise self._refuse(refusal) from None
 
