@@ -8,6 +8,7 @@ import http.client
 import http.server
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -130,6 +131,7 @@ def test_haproxy_takes_it_without_a_warning(given: dict[str, Any], tmp_path: Pat
         ({"haproxy_health_interval": 0}, "1 (second) or more"),
         ({"haproxy_open_files": 100}, "1024 or more"),
         ({"haproxy_connect_timeout": 0}, "1 (second) or more"),
+        ({"haproxy_client_connections": -1}, "0 (no limit) or more"),
         ({"haproxy_server_timeout": 1}, "more than haproxy_connect_timeout (1 s)"),
         ({"haproxy_tunnel_timeout": 209}, "haproxy_server_timeout (210 s) or more"),
         ({"haproxy_keepalive_timeout": 210}, "less than haproxy_server_timeout (210 s)"),
@@ -403,6 +405,28 @@ def test_only_an_idempotent_request_is_sent_again(start_site: Callable[..., Site
     site = start_site()
     assert site.request("/drop", method)[0] == 502
     assert len(site.seen("/drop")) == times
+
+
+@needs_haproxy
+def test_one_client_has_so_many_connections_be_they_idle(start_site: Callable[..., Site]) -> None:
+    site = start_site(haproxy_client_connections=3)
+    with contextlib.ExitStack() as at_end:
+
+        def connect() -> socket.socket:
+            return at_end.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=5))
+
+        opened = [connect() for _ in range(6)]
+        # which of them come first is between HAProxy's threads
+        site.wait(lambda: len(select.select(opened, [], [], 0)[0]) == 3)
+        closed = select.select(opened, [], [], 0)[0]
+        kept = [connection for connection in opened if connection not in closed]
+        for connection in kept:
+            connection.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        # one that has gone makes room
+        kept[0].close()
+        site.wait(lambda: "conn_cur=2" in site.ask("show table site"))
+        assert site.request("/x")[0] == 200
 
 
 @needs_haproxy

@@ -1,5 +1,6 @@
 """nginx.conf: every point of the file in Tornado's guide, and what the guide leaves out."""
 
+import ipaddress
 import json
 import re
 from typing import Any
@@ -204,16 +205,103 @@ def test_headers_to_the_application_are_set_in_one_place() -> None:
 
 
 def test_access_log_is_buffered_json_with_the_request_id(http: Block) -> None:
-    assert http.get("access_log") == ["/var/log/nginx/access.log", "json", "buffer=64k", "flush=1s"]
-    name, escape, *pieces = http.get("log_format")
-    assert (name, escape) == ("json", "escape=json")
-    line = "".join(piece.strip("'") for piece in pieces)
-    # each variable's value stands where its name stands: JSON, whatever the value
-    filled = re.sub(r"\$(status|body_bytes_sent|request_time)\b", "1", re.sub(r'"\$\w+"', '"x"', line))
-    assert "$" not in filled
-    keys = json.loads(filled).keys()
-    assert {"time", "request_id", "client", "method", "uri", "status", "seconds", "upstream"} <= set(keys)
-    assert '"request_id":"$answered_request_id"' in line
+    assert http.all("access_log") == [
+        ["/var/log/nginx/access.log", "json", "buffer=64k", "flush=1s", "if=$log_whole"],
+        ["/var/log/nginx/access.log", "json_cut", "buffer=64k", "flush=1s", "if=$log_cut"],
+    ]
+    found = {}
+    for name, escape, *pieces in http.all("log_format"):
+        assert escape == "escape=json"
+        line = "".join(piece.strip("'") for piece in pieces)
+        # each variable's value stands where its name stands: JSON, whatever the value
+        filled = re.sub(r"\$(status|body_bytes_sent|request_time)\b", "1", re.sub(r'"\$\w+"', '"x"', line))
+        assert "$" not in filled
+        found[name] = set(json.loads(filled))
+        assert '"request_id":"$answered_request_id"' in line
+    assert {"time", "request_id", "client", "method", "uri", "status", "seconds", "upstream"} <= found["json"]
+    assert found["json_cut"] == found["json"] | {"cut"}
+
+
+def cut(http: Block, field: str, value: bytes) -> bytes:
+    """What a field of the log is cut to, by the pattern that nginx has for it."""
+    (block,) = (block for block in http.named("map") if block.words[2] == f"$log_{field}")
+    ((pattern, name),) = block.directives
+    define, rest = re.fullmatch(r'"~\(\?\(DEFINE\)\((.*)\)\)\^(\(\?<.*)"', pattern).groups()  # type: ignore[union-attr]
+    assert name == f"$cut_{field}"
+    # Python's re has no DEFINE
+    found = re.match(rest.replace("(?<", "(?P<").replace("(?1)", f"(?:{define})").encode(), value)
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (b"/plain?x=1", b"/plain?x=1"),
+        ("/gr\u00fc\u00df/\u20ac/\U0001f9ed".encode(), "/gr\u00fc\u00df/\u20ac/\U0001f9ed".encode()),
+        (b"/a\xffb", b"/a"),
+        (b"/\xc3", b"/"),
+        (b"/\xc0\xaf", b"/"),  # an overlong /
+        (b"/\xed\xa0\x80", b"/"),  # half of a surrogate pair
+        (b"/\xf4\x90\x80\x80", b"/"),  # beyond Unicode
+        (b"/x\x01y", b"/x"),
+        ("\u20ac".encode() * 5000, "\u20ac".encode() * 1000),
+        (b"", b""),
+    ],
+)
+def test_a_long_or_odd_field_is_cut_to_what_every_reader_of_json_takes(http: Block, value: bytes, kept: bytes) -> None:
+    assert cut(http, "uri", value) == kept
+    kept.decode()
+
+
+def test_what_is_plain_and_not_too_long_is_logged_as_it_is(http: Block) -> None:
+    (whole,) = (block for block in http.named("map") if block.words[2] == "$log_whole")
+    # every field that a client writes, or it could be long, or no JSON, after all
+    fields = whole.words[1].strip('"').split()
+    assert fields == ["$request_method", "$http_host", "$request_uri", "$http_referer", "$http_user_agent"]
+    (pattern,) = (words[0].strip('"') for words in whole.directives if words[1:] == ["1"])
+    assert re.search(pattern[1:].encode(), b"GET x / - Mozilla" + b"x" * 1900)
+    for odd in (b"x" * 2001, b"\xff", b"\x01", "\u00fc".encode()):
+        assert not re.search(pattern[1:].encode(), odd)
+    assert http.block("map", "$log_whole", "$log_cut").directives == [["default", "1"], ["1", "0"]]
+
+
+# ---- What one client may have ----
+
+
+def test_a_client_has_so_many_requests_at_a_time(http: Block) -> None:
+    assert http.get("limit_conn_zone") == ["$client", "zone=clients:10m"]
+    assert http.get("limit_conn") == ["clients", "500"]
+    assert http.get("limit_conn_status") == ["429"]
+    clients = http.block("map", "$binary_remote_addr", "$client")
+    assert clients.get("default") == ["$binary_remote_addr"]
+    ((pattern, name),) = (words for words in clients.directives if words[0] != "default")
+    assert name == "$network"
+    expression = pattern.strip('"')[1:].replace("(?<", "(?P<").encode()
+    ours, neighbour, other = (
+        ipaddress.ip_address(text).packed for text in ("2001:db8::1", "2001:db8:0:0:ffff::", "2001:db8:0:1::1")
+    )
+    networks = [re.search(expression, address)["network"] for address in (ours, neighbour, other)]  # type: ignore[index]
+    assert networks[0] == networks[1] != networks[2]
+    assert not re.search(expression, ipaddress.ip_address("192.0.2.1").packed)
+    assert not conf(nginx_client_connections=0).block("http").has("limit_conn")
+
+
+def test_a_head_has_ten_seconds_and_a_body_is_passed_on_as_it_comes(http: Block, server: Block) -> None:
+    assert http.get("client_header_timeout") == ["10s"]
+    assert server.get("proxy_request_buffering") == ["off"]
+    # but for gunicorn, which has a thread for each request
+    assert conf(tornado_app_server="wsgi").block("http").block("server").get("proxy_request_buffering") == ["on"]
+
+
+def test_what_nginx_takes_for_any_path_may_be_held_in_memory() -> None:
+    def held(**given: Any) -> str:
+        text = render("tornado_app/etc/supervisor/conf.d/program.conf.j2", **given)
+        return re.findall(r"--max-buffered-body (\S+)", text)[0]
+
+    assert held() == "1048576"
+    assert held(nginx_client_max_body_size="50m", nginx_body_sizes={"/upload": "2G"}) == "52428800"
+    assert held(nginx_client_max_body_size="0") == "0"
 
 
 def test_only_what_a_process_was_asked_costs_a_request_id(http: Block) -> None:
@@ -316,7 +404,7 @@ def test_root_files_come_from_static(server: Block, name: str) -> None:
 def test_without_static_files_tornado_answers_everything() -> None:
     http = conf(tornado_app_static="").block("http")
     assert [block.words for block in http.block("server").blocks] == [["location", "/"]]
-    assert {block.words[1] for block in http.named("map")} == {"$upstream_addr", "$http_upgrade"}
+    assert not any("static" in block.words[2] for block in http.named("map"))
     assert not http.block("server").has("open_file_cache")
 
 
