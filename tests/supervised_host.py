@@ -206,11 +206,11 @@ class Host:
         self, letter: str, ports: list[int] | None = None, *, start_timeout: int = 10, **given: Any
     ) -> dict[str, Any]:
         """Write a generation; return tornado_app_generation's arguments for it. `given` is either module's."""
-        own = {key: given.pop(key) for key in ("batch", "surplus", "settle", "remember") if key in given}
+        own = {key: given.pop(key) for key in ("batch", "surplus", "settle", "overlap", "remember") if key in given}
         wanted = self.wanted(letter, ports, **given)
         self.modules.proof.Prover(wanted).write()
         shared = {key: wanted[key] for key in ("root", "generation", "sockets", "stop_timeout", "log_lines")}
-        defaults = {"batch": 1, "surplus": "stop", "settle": 0, "remember": True}
+        defaults = {"batch": 1, "surplus": "stop", "settle": 0, "overlap": True, "remember": True}
         return {**shared, "start_timeout": start_timeout, **defaults, **own}
 
     def manifest(self, params: dict[str, Any]) -> Path:

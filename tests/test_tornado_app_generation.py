@@ -86,6 +86,23 @@ def test_a_process_that_leaves_instead_of_draining_is_named(host: Host) -> None:
     host.is_at(new)
 
 
+def test_without_overlap_the_old_process_is_gone_before_the_new_one_starts(host: Host) -> None:
+    """For programs with a state file; also on the way back. The poller sees the interruption, which is meant."""
+    old = host.written("a", host.ports[:1], overlap=False)
+    new = host.written("b", host.ports[:1], overlap=False)
+    bad = host.written("c", host.ports[:1], overlap=False, settings={"MISBEHAVE": "exit at start"})
+    host.move(old)
+    with Poller(host, host.ports[:1]) as poller:
+        host.move(new)
+    assert poller.failures
+    assert host.when(old, host.ports[0], "gone") < host.when(new, host.ports[0], "ready")
+    with pytest.raises(host.modules.root.Failure, match=" ended "):
+        host.move(bad)
+    events = [what for group, _, what in host.events() if group == new["generation"]]
+    assert events == ["ready", "leaving", "gone", "ready"]
+    host.is_at(new)
+
+
 def test_the_poller_of_these_tests_sees_a_stop_before_a_start(host: Host) -> None:
     old, new = host.written("a"), host.written("b")
     mover = host.move(old)

@@ -39,6 +39,11 @@ options:
     type: str
     choices: [keep, stop]
     default: stop
+  overlap:
+    description: Whether a new process answers before the old one leaves. If not, the old one leaves first, and nobody answers
+      on its port meanwhile; for programs that read at their start what they wrote at their end.
+    type: bool
+    default: true
   remember: {type: bool, default: true, description: "Whether a rollback from the wanted generation leads to the current one."}
   log_lines: {type: int, default: 20, description: How many lines of a failing process's log to return.}
 """
@@ -134,6 +139,9 @@ class Mover(Groups):
             self.add(self.generation)
             started = {}
             for ports in self.batches(self.ports):
+                if not self.params["overlap"]:
+                    for group in self.others():
+                        self.end(group, ports)
                 for port, seconds in self.start(self.generation, ports).items():
                     self.report.setdefault(port, {})["ready_seconds"] = seconds
                 took_over = time.monotonic()
@@ -174,12 +182,19 @@ class Mover(Groups):
         """Give every port back to the generation that was current, the same way."""
         if old is None and self.current is not None:
             return  # what failed is the current generation itself: there is nothing else to go back to
+        others = {self.generation, *self.others()} - {old}
+        if not self.params["overlap"]:
+            self.leave(others)
         if old:
             self.add(old)
             self.start(old, self.ports_of(old))
-        for group in {self.generation, *self.others()} - {old}:
-            self.stop(group, [port for other, port in self.states() if other == group])
+        self.leave(others)
+        for group in others:
             self.remove_group(group)
+
+    def leave(self, groups: set[str]) -> None:
+        for group in groups:
+            self.stop(group, [port for other, port in self.states() if other == group])
 
 
 def main() -> None:
@@ -193,6 +208,7 @@ def main() -> None:
             "settle": {"type": "float", "default": 0},
             "batch": {"type": "int", "default": 1},
             "surplus": {"type": "str", "choices": ["keep", "stop"], "default": "stop"},
+            "overlap": {"type": "bool", "default": True},
             "remember": {"type": "bool", "default": True},
             "log_lines": {"type": "int", "default": 20},
         },
