@@ -173,7 +173,7 @@ class Fleet:
         seen = json.loads(self.sh(host, "python3 -c %s", LOOK))
         wanted = {f"{seen['generation']}:{port}": "RUNNING" for port in seen["ports"]}
         assert seen["states"] == wanted, f"{host}: {seen}"
-        assert seen["programs"] == [seen["generation"]], f"{host}: {seen}"
+        assert seen["programs"] == [f"eyewall-app-{seen['generation']}"], f"{host}: {seen}"
         assert seen["accounts"] == sorted(seen["pids"].values()), f"{host}: a process that supervisord lost: {seen}"
         assert seen["answers"] == {name.replace(":", "-"): "ready" for name in wanted}, f"{host}: {seen}"
         assert seen["unfinished"] == [], f"{host}: {seen}"

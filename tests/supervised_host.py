@@ -248,7 +248,7 @@ class Host:
             assert {ask_port(port) for port in ports} == {generation}
         assert self.running() == {(generation, port) for port in ports}
         assert self.groups() == {generation}
-        assert [path.name for path in self.confs.iterdir()] == [f"{generation}.conf"]
+        assert [path.name for path in self.confs.iterdir()] == [f"eyewall-app-{generation}.conf"]
         assert str((self.root / "current").readlink()) == f"generations/{generation}"
         # what supervisorctl's `update` would do, and what a supervisord that starts anew finds
         assert self.rpc.reloadConfig() == [[[], [], []]]
@@ -285,7 +285,7 @@ def next_host_fixture(
 def host_fixture(modules: Modules, next_host: Callable[[], Host], monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     taken = next_host()
     monkeypatch.setattr(modules.groups, "SOCKET", f"unix://{taken.socket}")
-    monkeypatch.setattr(modules.groups, "PROGRAMS", taken.confs)
+    monkeypatch.setattr(modules.root, "PROGRAMS", taken.confs)
     monkeypatch.setattr(modules.root, "POLL_SECONDS", 0.02)
     taken.modules = modules
     yield taken

@@ -183,7 +183,7 @@ def test_fewer_processes_keep_the_surplus_until_it_is_told_to_stop(
     assert [entry["process"] for entry in result["processes"]] == [f"{keep['generation']}:{port}" for port in wanted]
     assert host.running() == both
     assert str((host.root / "current").readlink()) == f"generations/{keep['generation']}"
-    assert {path.stem for path in host.confs.iterdir()} == host.groups() == {old["generation"], keep["generation"]}
+    assert host.modules.root.known_groups() == host.groups() == {old["generation"], keep["generation"]}
 
     # that is all there is to do for `keep`, and not for `stop`
     before = host.events()

@@ -16,6 +16,7 @@ from eyewall_support import REPOSITORY, evaluate, load_module, run_module
 
 USER = pwd.getpwuid(os.getuid()).pw_name  # whose the listeners of these tests are
 NO_ACCOUNT = "board-that-nobody-made"
+COMMENT = "Eyewall application board"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,9 @@ def look(
 
     def run(**given: Any) -> dict[str, Any]:
         right = {
-            "name": "board", "root": str(tmp_path), "user": "nobody", "python": sys.executable, "processes": "2", "port": port,
+            "name": "board", "user": NO_ACCOUNT, "comment": COMMENT, "python": sys.executable, "processes": "2", "port": port,
+            **{name: str(tmp_path / name) for name in ("root", "data", "logs", "sockets")},
+            "directories_file": str(tmp_path / "tmpfiles.conf"),
             "factory": "board:make_app",
             "reserved_ports": [80], "settings": {"BOARD_DATA": "/x"}, "secrets": {"KEY": "s3cret-of-the-tests"},
             "paths": {"tornado_app_health_path": ["/health"], "tornado_app_smoke_paths": []}, "rolling": ["1", "25%", "100%"],
@@ -53,9 +56,10 @@ def test_what_is_right_passes_and_is_described(look: Callable[..., dict[str, Any
         ("environments", "abcd", "environment.json"),
         ("environments", "unfinished", "release.json"),
     ):
-        place = tmp_path / kind / name
+        place = tmp_path / "root" / kind / name
         place.mkdir(parents=True)
         (place / manifest).touch()
+    (tmp_path / "tmpfiles.conf").write_text(f"# as the role writes it\nd {tmp_path}/root 0755 root root -\n")
     result = look()
     assert result["changed"] is False
     assert len(result["ports"]) == 2
@@ -135,7 +139,7 @@ def test_a_connection_that_is_no_listener_takes_no_port(preflight: ModuleType, l
 def test_a_port_of_the_applications_own_older_process_is_free(
     look: Callable[..., dict[str, Any]], listener: int
 ) -> None:
-    assert "msg" not in look(user=USER)
+    assert "is taken by" not in look(user=USER).get("msg", "")
     # for another application's account it is taken, and for one that is not made yet
     for other in ("nobody", NO_ACCOUNT):
         assert f"; {listener} is taken by " in look(user=other)["msg"]
@@ -310,6 +314,24 @@ def test_an_interpreter_on_another_c_library(look: Callable[..., dict[str, Any]]
     other.write_text("#!/bin/sh\necho 3.12.1 x86_64 -\n")
     other.chmod(0o755)
     assert "on another C library than glibc" in look(python=str(other))["msg"]
+
+
+def test_an_interpreter_that_the_application_may_write_is_not_run(
+    look: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Root would run it, here and while a release is installed."""
+    (tmp_path / "data").mkdir()
+    python, ran = tmp_path / "data" / "python", tmp_path / "ran"
+    python.write_text(f'#!/bin/sh\ntouch {ran}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    message = look(python=str(python))["msg"]
+    assert (
+        f"tornado_app_python: got '{python}'; expected a path that the application, which may write {tmp_path}/data,"
+        in message
+    )
+    assert not ran.exists()
+    assert "msg" not in look(python=str(python), data=str(tmp_path / "elsewhere")), "the control"
+    assert ran.exists()
 
 
 def test_all_mistakes_are_reported_together(look: Callable[..., dict[str, Any]]) -> None:

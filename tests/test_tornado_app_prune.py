@@ -23,9 +23,10 @@ def release() -> ModuleType:
 def prune(tmp_path: Path, release: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Remove what may go from a host in tmp_path; what it removed, by last part of the path."""
     helper = sys.modules["ansible.module_utils.tornado_app_prune"]  # with the module
+    root = sys.modules["ansible.module_utils.tornado_app_root"]
     programs = tmp_path / "conf.d"
     programs.mkdir()
-    monkeypatch.setattr(helper, "PROGRAMS", programs)
+    monkeypatch.setattr(root, "PROGRAMS", programs)
 
     def run(keep: int) -> list[str]:
         return sorted(Path(path).name for path in helper.prune(tmp_path, tmp_path / "logs", keep))
@@ -99,7 +100,7 @@ def test_the_current_one_stays_also_when_it_is_the_oldest(host: Path, prune: Any
 
 
 def test_what_supervisord_knows_stays(host: Path, prune: Any) -> None:
-    (host / "conf.d" / "g2.conf").touch()
+    (host / "conf.d" / "eyewall-app-g2.conf").touch()
     assert prune(2) == ["g1", "g3", "r1"]
 
 

@@ -44,7 +44,7 @@ def test_supervisord_comes_back_at_once_and_leaves_its_programs_alone() -> None:
 
 def test_supervisords_service_starts_the_current_generation() -> None:
     drop_in = unit("tornado_app/etc/systemd/system/supervisor.service.d/start-current.conf.j2")
-    assert drop_in == {"Service": {"ExecStartPost": "-/usr/local/sbin/board-start-current"}}
+    assert drop_in == {"Service": {"ExecStartPost": "-/usr/local/sbin/eyewall-app-board-start-current"}}
 
 
 def test_the_application_writes_its_data_and_sockets_and_nothing_else() -> None:
@@ -73,7 +73,7 @@ CONF = "-c /etc/supervisor/supervisord.conf"
 
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
-    path = tmp_path / "board-start-current"
+    path = tmp_path / "start-current"
     path.write_text(render("tornado_app/usr/local/sbin/start-current.j2", tornado_app_root=str(tmp_path / "opt")))
     (tmp_path / "opt" / "generations").mkdir(parents=True)
     return path

@@ -50,18 +50,16 @@ def test_what_interrupted_runs_leave_is_put_in_order(site):
         line.split(":")[0] for line in site.sh("supervisorctl -c /etc/supervisor/supervisord.conf status").splitlines()
     }
     assert groups == {site.generation}
-    assert site.host.file("/etc/supervisor/conf.d").listdir() == [f"{site.generation}.conf"]
+    assert site.host.file("/etc/supervisor/conf.d").listdir() == [f"eyewall-app-{site.generation}.conf"]
     # what supervisord runs is what its files say
     assert site.sh("supervisorctl -c /etc/supervisor/supervisord.conf update") == ""
 
 
 def test_a_reboot_brings_everything_back(site, until):
     generation, before = site.generation, {process["pid"]: process["started"] for process in site.processes()}
+    unfinished = "/etc/supervisor/conf.d/eyewall-app-board-unfinished.conf"
     # as in the middle of a handover: another generation that supervisord would know, too
-    site.sh(
-        "sed s/%s/board-unfinished/ /opt/board/current/supervisor.conf >/etc/supervisor/conf.d/board-unfinished.conf",
-        generation,
-    )
+    site.sh("sed s/%s/board-unfinished/ /opt/board/current/supervisor.conf >%s", generation, unfinished)
     subprocess.run(["podman", "restart", site.container], check=True, capture_output=True)
     try:
         until(lambda: site.get("/whoami").status == 200, 60)
@@ -79,6 +77,4 @@ def test_a_reboot_brings_everything_back(site, until):
         assert {line.split(":")[0] for line in running()} == {generation}
         assert json.loads(site.get("/whoami").body)["host"] == site.name
     finally:
-        site.sh(
-            "rm /etc/supervisor/conf.d/board-unfinished.conf && supervisorctl -c /etc/supervisor/supervisord.conf update"
-        )
+        site.sh("rm %s && supervisorctl -c /etc/supervisor/supervisord.conf update", unfinished)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_entry import SCRIPT_NAME
+from ansible.module_utils.tornado_app_ours import account_mistake, directory_mistakes, interpreter_mistake
 from ansible.module_utils.tornado_app_text import shown
 
 DOCUMENTATION = r"""
@@ -20,8 +21,13 @@ description:
   - Looks only. Every mistake is one sentence; all of them are reported together.
 options:
   name: {type: str, required: true, description: Name of the application.}
-  root: {type: path, required: true, description: Its directory on the host.}
+  root: {type: str, required: true, description: Its directory on the host.}
+  data: {type: str, required: true, description: What it may write.}
+  logs: {type: str, required: true, description: The directory of its logs.}
+  sockets: {type: str, required: true, description: The directory of its admin sockets.}
+  directories_file: {type: path, required: true, description: "The file for systemd-tmpfiles that lists those that are its own."}
   user: {type: str, required: true, description: "The account that it runs as."}
+  comment: {type: str, required: true, description: "The comment that its account has, and no other one."}
   python: {type: path, required: true, description: The interpreter that runs it.}
   processes: {type: str, required: true, description: "C(auto), or a number."}
   port: {type: int, required: true, description: Port of the first process.}
@@ -228,8 +234,13 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "root": {"type": "path", "required": True},
+            "root": {"type": "str", "required": True},
+            "data": {"type": "str", "required": True},
+            "logs": {"type": "str", "required": True},
+            "sockets": {"type": "str", "required": True},
+            "directories_file": {"type": "path", "required": True},
             "user": {"type": "str", "required": True},
+            "comment": {"type": "str", "required": True},
             "python": {"type": "path", "required": True},
             "processes": {"type": "str", "required": True},
             "port": {"type": "int", "required": True},
@@ -278,6 +289,10 @@ def main() -> None:
     if params["production"]:
         mistakes += production_mistakes(params["debug"], params["debug_switches"])
     mistakes += run_mistakes(params)
+    directories = {f"tornado_app_{name}": params[name] for name in ("root", "data", "logs", "sockets")}
+    another = account_mistake(params["user"], params["comment"])
+    if not another:
+        mistakes += directory_mistakes(directories, params["directories_file"], params["user"])
     ports = [params["port"] + number for number in range(1 if params["fork"] else processes or 1)]
     mistakes += port_mistakes(ports, params["reserved_ports"], account(params["user"]))
     mistakes += setting_mistakes("tornado_app_settings", params["settings"], ())
@@ -292,8 +307,11 @@ def main() -> None:
         mistakes.append(
             "tornado_app_rolling is empty; allowed is a list of numbers of hosts, and of shares as in '25%'."
         )
-    target = interpreter(module, params["python"])
-    if target is None:
+    target = None
+    # before root runs it
+    if wrong := another or interpreter_mistake(params["python"], directories, params["user"]):
+        mistakes.append(wrong)
+    elif (target := interpreter(module, params["python"])) is None:
         mistakes.append(f"tornado_app_python is '{params['python']}'; allowed is an interpreter that is on the host.")
     elif target["glibc"] == "-":
         mistakes.append(

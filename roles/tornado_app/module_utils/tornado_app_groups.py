@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.tornado_app_admin import ask
-from ansible.module_utils.tornado_app_root import POLL_SECONDS, Failure, until
+from ansible.module_utils.tornado_app_root import POLL_SECONDS, Failure, program, until
 from ansible.module_utils.tornado_app_text import shown, tail
 
 try:
@@ -21,7 +21,6 @@ except ImportError:  # a bare host in check mode
     SupervisorTransport = None
 
 SOCKET = "unix:///run/supervisor.sock"
-PROGRAMS = Path("/etc/supervisor/conf.d")
 # How long a process that drains may say nothing, before it has its signal all the same.
 SILENT_SECONDS = 5.0
 GONE = {"STOPPED", "EXITED", "FATAL", "UNKNOWN"}
@@ -146,15 +145,15 @@ class Groups:
 
     def add_group(self, group: str, conf: Path) -> None:
         """Make supervisord know a group, which starts nothing (autostart=false)."""
-        program = PROGRAMS / f"{group}.conf"
-        if not program.is_symlink():
-            program.symlink_to(conf)
+        link = program(group)
+        if not link.is_symlink():
+            link.symlink_to(conf)
         try:
             self.rpc.reloadConfig()
             self.rpc.addProcessGroup(group)
         except xmlrpc.client.Fault as fault:
             if not fault_is(fault, "ALREADY_ADDED"):
-                program.unlink()
+                link.unlink()
                 raise Failure(f"supervisord does not take the group {group}: {fault.faultString}.") from None
 
     def remove_group(self, group: str) -> None:
@@ -164,7 +163,7 @@ class Groups:
         except xmlrpc.client.Fault as fault:
             if not fault_is(fault, "BAD_NAME"):
                 raise Failure(f"supervisord does not let go of the group {group}: {fault.faultString}.") from None
-        (PROGRAMS / f"{group}.conf").unlink(missing_ok=True)
+        program(group).unlink(missing_ok=True)
 
     def start(self, group: str, ports: list[int]) -> dict[int, float]:
         """Start processes; the seconds until each said that it is ready. Raises Failure for one that does not."""

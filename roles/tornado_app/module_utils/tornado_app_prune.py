@@ -11,9 +11,7 @@ import json
 import shutil
 from pathlib import Path
 
-from ansible.module_utils.tornado_app_root import alone, withdraw
-
-PROGRAMS = Path("/etc/supervisor/conf.d")
+from ansible.module_utils.tornado_app_root import alone, known_groups, withdraw
 
 
 def old_generations(root: Path, keep: int) -> list[Path]:
@@ -21,7 +19,7 @@ def old_generations(root: Path, keep: int) -> list[Path]:
     manifests = sorted((root / "generations").glob("*/generation.json"), key=lambda path: path.stat().st_mtime)
     finished = [manifest.parent for manifest in manifests]
     current = (root / "current").resolve()
-    in_use = {path.stem for path in PROGRAMS.glob("*.conf")} | {current.name}
+    in_use = known_groups() | {current.name}
     if (manifest := current / "generation.json").exists():
         in_use.add(json.loads(manifest.read_text()).get("before"))
     return [place for place in finished[: -max(keep, 2)] if place.name not in in_use]

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 
 POLL_SECONDS = 0.05
+PROGRAMS = Path("/etc/supervisor/conf.d")
+PREFIX = "eyewall-app-"  # as of every file outside of the application's directories
 # Seconds to wait for a run whose controller is gone: it goes on, and the same command is run again.
 LOCK_SECONDS = 120
 # Whose change of the host is under way (tornado_app_deploy), in the application's directory.
@@ -29,6 +31,16 @@ def until(condition: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(POLL_SECONDS)
     return True
+
+
+def program(group: str) -> Path:
+    """The file that makes supervisord know a process group."""
+    return PROGRAMS / f"{PREFIX}{group}.conf"
+
+
+def known_groups() -> set[str]:
+    """The process groups of applications that supervisord knows."""
+    return {path.stem.removeprefix(PREFIX) for path in PROGRAMS.glob(f"{PREFIX}*.conf")}
 
 
 @contextmanager
