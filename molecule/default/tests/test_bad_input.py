@@ -30,14 +30,17 @@ def refused(site):
     ("variables", "sentence"),
     [
         ("tornado_app_processes=0", "tornado_app_processes is '0'; allowed are 'auto' (one per CPU, here"),
-        ("tornado_app_processes=-2", "tornado_app_processes is '-2'; allowed are 'auto'"),
+        (
+            "tornado_app_name=root",
+            "tornado_app_user: got 'root', which is another account of this host; expected a name",
+        ),
         (
             "tornado_app_port=80 tornado_app_processes=2",
             "tornado_app_port is 80, so 2 processes take the ports 80 to 81; allowed are ports from 1024",
         ),
         ("tornado_app_port=40000", "allowed are ports outside 32768 to 60999"),
         ("nginx_port=8001 tornado_app_processes=2", "8001 is another service's of this site"),
-        ("tornado_app_debug=true tornado_app_processes=2", "tornado_app_debug is true with 2 processes"),
+        ("tornado_app_debug=true tornado_app_processes=2", "tornado_app_debug: got true with 2 processes"),
         ("tornado_app_factory=board:nothing", "tornado_app_factory is 'board:nothing', and importing it"),
         (
             "tornado_app_factory=board.nothing",
