@@ -96,7 +96,7 @@ def test_without_overlap_the_old_process_is_gone_before_the_new_one_starts(host:
         host.move(new)
     assert poller.failures
     assert host.when(old, host.ports[0], "gone") < host.when(new, host.ports[0], "ready")
-    with pytest.raises(host.modules.root.Failure, match=" ended "):
+    with pytest.raises(host.modules.root.Failure, match="does not find its database"):
         host.move(bad)
     events = [what for group, _, what in host.events() if group == new["generation"]]
     assert events == ["ready", "leaving", "gone", "ready"]

@@ -230,7 +230,9 @@ class Groups:
     def ask_to_drain(self, group: str, port: int) -> int | None:
         """Ask a process to drain; its PID, None if it does not: it drains on its signal, or not at all."""
         pid = self.pid(group, port)
-        answer = ask(self.admin(group, port), "/drain", method="POST")
+        answer = ask(self.admin(group, port), "/drain", timeout=SILENT_SECONDS, method="POST")
+        if pid and not answer and not lives(pid):
+            self.left_early.append(f"{group}:{port}")
         return pid if answer and answer["state"] in ("draining", "drained") and answer["pid"] == pid else None
 
     def tell(self, group: str, port: int) -> None:
