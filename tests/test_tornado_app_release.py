@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def static(tmp_path: Path) -> Path:
-    """Return the static files of one release, compressed ones beside."""
+    """Return the static files of one release, with what the build made beside them."""
     return make(
         tmp_path / "release-1",
         {"app.css": CSS, "app.css.gz": gzip.compress(CSS, mtime=0), "img/logo.svg": b"<svg/>"},
@@ -84,10 +84,26 @@ def test_compressed_forms_are_beside_under_the_same_hash(release: ModuleType, st
     assert len(list(store.iterdir())) == 2, "a compressed form is no file of its own"
 
 
-def test_a_file_that_is_an_archive_is_published_too(release: ModuleType, tmp_path: Path, store: Path) -> None:
-    archive = gzip.compress(b"what a page offers for download", mtime=0)
-    release.publish(make(tmp_path / "release-1", {"data.tar.gz": archive}), store)
-    assert published(store) == {f"{hashlib.sha512(archive).hexdigest()}/data.tar.gz": archive}
+def test_what_has_the_name_of_a_compressed_form_is_published_where_it_is_taken_for_none(
+    release: ModuleType, tmp_path: Path, static: Path, store: Path
+) -> None:
+    """Also where its content is that of the file whose compressed form it would be."""
+    files = {
+        "data.tar.gz": b"download",
+        "app.css.gz": b"mine",
+        "app.css.br": CSS,
+        "x.gz": b"x",
+        "x.gz.gz": b"xx",
+        "x.gz.br": b"",
+    }
+    archives = make(tmp_path / "archives", files)
+    release.publish(static, store)
+    before = published(store)
+    release.publish_archives(archives, store)
+    own = {f"archives/{hashlib.sha512(content).hexdigest()}/{name}": content for name, content in files.items()}
+    assert published(store) == before | own
+    release.withdraw(store)
+    assert published(store) == before | own, "the release has them"
 
 
 def test_equal_content_has_an_equal_date_on_every_host(release: ModuleType, tmp_path: Path) -> None:

@@ -355,6 +355,21 @@ def test_a_version_that_nobody_published_is_the_current_release_and_not_kept(ser
     assert current.get("gzip_static") == ["on"]
 
 
+def test_a_file_with_the_name_of_a_compressed_form_is_itself(http: Block, server: Block) -> None:
+    (own,) = server.block(*STATIC).blocks
+    kind, pattern = own.words[1:]
+    assert kind == "~"
+    for path, name in (("app.js.gz", "app.js.gz"), ("a/b.tar.br", "a/b.tar.br"), ("app.js", None), (".gz", None)):
+        found = re.search(pattern.replace("(?<", "(?P<"), f"/static/{path}")
+        assert (found["archive"] if found else None) == name
+    assert own.get("alias") == ["$static_archives/$archive"]
+    assert own.get("gzip_static") == own.get("brotli_static") == ["off"]
+    assert versioned(http, "$static_archives") == ["/opt/board/static/archives/$static_version"]
+    assert unversioned(http, "$static_archives") == ["/opt/board/current/release/archives"]
+    assert own.get("error_page") == ["403", "404", "=", "@archive_current"]
+    assert not server.block("location", "@archive_current").has("gzip_static")
+
+
 def versioned(http: Block, name: str) -> list[str]:
     return http.block("map", "$static_version", name).get("default")
 

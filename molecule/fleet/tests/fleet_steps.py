@@ -105,15 +105,15 @@ def look(fleet: Fleet) -> dict[str, Look]:
     return {host: Look(**json.loads(fleet.sh(host, "python3 -c %s", LOOK))) for host in ["lb1", *fleet.hosts]}
 
 
-def get(fleet: Fleet, door: str, path: str) -> Answer:
+def get(fleet: Fleet, door: str, path: str, headers: dict[str, str] | None = None) -> Answer:
     """Ask a front door, on a connection of its own."""
     parts = urlsplit(fleet.doors[door])
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, headers, response.read())
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, found, response.read())
     finally:
         connection.close()
 

@@ -1,9 +1,11 @@
 """`?v=H` means H: in the middle of a roll, when one host has the new release and one the old, and after the way back."""
 
+import gzip
 import hashlib
 import re
 
-from fleet_steps import VERSIONED, Answer, Middle, Step
+import pytest
+from fleet_steps import VERSIONED, Answer, Middle, Step, get
 from fleet_support import Fleet
 
 
@@ -49,3 +51,22 @@ def test_files_are_on_every_host_before_any_process_changes(fleet: Fleet, deploy
         }
         assert len([path for path in fresh if path.startswith("/opt/gauge/static/")]) == 3
         assert max(fresh.values()) < first_process
+
+
+@pytest.mark.parametrize("version", ["", "?v=H"])
+def test_no_file_is_served_in_the_place_of_another_one(
+    fleet: Fleet, assets_after_rollback: list[tuple[str, str, Answer]], version: str
+) -> None:
+    """gauge.js.gz is the application's own, and no compressed form of gauge.js, which nginx takes it for by its name."""
+    asked = {"Accept-Encoding": "gzip"}
+    for door in fleet.doors:
+        seen = {}
+        for name in ("gauge.js", "gauge.js.gz"):
+            plain = get(fleet, door, f"/static/{name}")
+            path = f"/static/{name}" + version.replace("H", hashlib.sha512(plain.body).hexdigest())
+            answer = get(fleet, door, path, asked)
+            body = gzip.decompress(answer.body) if answer.headers.get("content-encoding") == "gzip" else answer.body
+            assert (answer.status, body) == (200, plain.body), (door, path)
+            assert ("immutable" in answer.headers["cache-control"]) == bool(version), (door, path)
+            seen[name] = body
+        assert seen["gauge.js.gz"].startswith(b"A file that has the name of a compressed form"), door

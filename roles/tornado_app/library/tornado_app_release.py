@@ -52,11 +52,12 @@ options:
 
 # Dates between 2001 and 2017: nginx makes ETag and Last-Modified of a file's date and size.
 FIRST_DATE, DATES = 1_000_000_000, 500_000_000
+ENDINGS = (".gz", ".br")  # of compressed forms
 
 # Bytes on the disk for each byte in the tar files and in their wheels: compiled modules, and blocks that are not full. The test
 # application and its environment are 23 MB there, and 24 MB on an ext4 disk; tornado alone is 2.6 and 5.4, uvloop 18 and 14.
 NEED = 2
-PARTS = {"manifest.json", "requirements.txt", "static", "wheels"}  # of a tar file
+PARTS = {"archives", "manifest.json", "requirements.txt", "static", "wheels"}  # of a tar file
 COMPILE_SECONDS = 600  # a file can be made that takes for ever
 
 
@@ -67,23 +68,34 @@ def publish(static: Path, store: Path) -> None:
     every host gives the same ETag, and two contents of one size never the same: nginx's ETag is date and size.
     """
     for file in sorted(static.rglob("*")):
-        compressed = file.suffix in (".gz", ".br") and file.with_suffix("").is_file()
-        if compressed or not file.is_file():
+        # the build makes all files of such a name that are here; the application's own are archives
+        if file.is_file() and file.suffix not in ENDINGS:
+            publish_file(file, static, store, ENDINGS)
+
+
+def publish_archives(archives: Path, store: Path) -> None:
+    """Put each file that has the name of a compressed form, and is itself, where nginx takes it for nothing else."""
+    for file in sorted(archives.rglob("*")):
+        if file.is_file():
+            publish_file(file, archives, store / "archives", ())
+
+
+def publish_file(file: Path, top: Path, store: Path, endings: tuple[str, ...]) -> None:
+    """Put a file into a store, and those beside it that have its name and an ending."""
+    content = hashlib.sha512(file.read_bytes()).hexdigest()
+    date = FIRST_DATE + int(content[:12], 16) % DATES
+    for variant in (file, *(file.with_name(f"{file.name}{ending}") for ending in endings)):
+        if not variant.is_file():
             continue
-        content = hashlib.sha512(file.read_bytes()).hexdigest()
-        date = FIRST_DATE + int(content[:12], 16) % DATES
-        for variant in (file, file.with_name(f"{file.name}.gz"), file.with_name(f"{file.name}.br")):
-            if not variant.exists():
-                continue
-            os.utime(variant, (date, date))
-            published = store / content / variant.relative_to(static)
-            published.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            # One file, a link to it from each release that names it: the last link is the store's own, and
-            # then tornado_app_prune removes it. A link and a rename: a reader sees the whole file or none.
-            there, link = (published, variant) if published.exists() else (variant, published)
-            with tempfile.TemporaryDirectory(dir=store) as scratch:
-                os.link(there, unfinished := Path(scratch, "file"))
-                unfinished.rename(link)
+        os.utime(variant, (date, date))
+        published = store / content / variant.relative_to(top)
+        published.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # One file, a link to it from each release that names it: the last link is the store's own, and
+        # then tornado_app_prune removes it. A link and a rename: a reader sees the whole file or none.
+        there, link = (published, variant) if published.exists() else (variant, published)
+        with tempfile.TemporaryDirectory(dir=store) as scratch:
+            os.link(there, unfinished := Path(scratch, "file"))
+            unfinished.rename(link)
 
 
 def write_whole(path: Path, content: dict[str, str]) -> None:
@@ -210,6 +222,7 @@ class Installer:
         self.unpack("bundle", self.place)
         if (self.place / "static").is_dir():
             publish(self.place / "static", self.root / "static")
+            publish_archives(self.place / "archives", self.root / "static")
         if not self.has_environment:
             self.make_environment()
         self.make_venv()
