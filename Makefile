@@ -97,6 +97,8 @@ lock: tools ## Make the lock files anew
 	  --custom-compile-command 'make lock' --group uv --output-file requirements/uv.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --group dev --output-file requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --group build --output-file requirements/build.txt
 	for project in app tests/apps/gauge examples/bokeh examples/chat examples/flower examples/jupyter; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	    --custom-compile-command 'make lock' --output-file $$project/requirements.lock \

@@ -1,8 +1,10 @@
 """What several test files need: the repository's files, its modules, and Ansible's own template engine."""
 
 import functools
+import graphlib
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -69,10 +71,12 @@ def load_python(path: Path, name: str) -> ModuleType:
 @functools.cache
 def _load_helpers(role: str) -> None:
     """Make a role's module_utils importable, each once: what a test sets in one is so for every module."""
-    helpers = (ROLES / role / "module_utils").glob("*.py")
-    # one that needs another comes after it
-    for helper in sorted(helpers, key=lambda path: (f"module_utils.{role}_" in path.read_text(), path)):
-        load_python(helper, f"ansible.module_utils.{helper.stem}")
+    texts = {helper.stem: helper.read_text() for helper in (ROLES / role / "module_utils").glob("*.py")}
+    needs = {
+        name: re.findall(rf"^from ansible\.module_utils\.({role}_\w+)", text, re.M) for name, text in texts.items()
+    }
+    for name in graphlib.TopologicalSorter(needs).static_order():
+        load_python(ROLES / role / "module_utils" / f"{name}.py", f"ansible.module_utils.{name}")
 
 
 def load_module(role: str, name: str) -> ModuleType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import fcntl
 import gzip
 import hashlib
 import io
@@ -10,25 +10,40 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
-import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 import brotli
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tornado_app_builder import Builder, Wheel, digest_of, download, fits, keep, target_name
+from ansible.module_utils.tornado_app_child import (
+    ACCOUNT,
+    IMPORT_SECONDS,
+    Refusal,
+    interpreter,
+    make_venv,
+    scratch,
+    without_credentials,
+)
 from ansible.module_utils.tornado_app_entry import importing, mistake
-from ansible.module_utils.tornado_app_text import shown
-from packaging.markers import default_environment
-from packaging.requirements import InvalidRequirement, Requirement
+from ansible.module_utils.tornado_app_git import RELEASE_NAME, Exported, History, Repository, check_complete
+from ansible.module_utils.tornado_app_lockfile import (
+    Lock,
+    Pin,
+    environment_of,
+    for_target,
+    read_lock,
+)
+from ansible.module_utils.tornado_app_source import Source, read_project, required_names
+from packaging.requirements import Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 DOCUMENTATION = r"""
@@ -38,9 +53,11 @@ description:
   - A bundle is a tar file with the application's and the runner's wheels and the static files, compressed beforehand. A
     wheelhouse is a tar file with every locked requirement for one Python version, architecture and C library, which together are
     an environment. A host that has the environment needs the bundle alone, and no host needs a package index.
-  - They are made anew only when the source, the lock file or the runner changed.
+  - They are made again only when the source, the lock file or the runner changed. A release is named by what its wheels have,
+    so that the same source is the same release on every controller.
   - The application is imported on the controller, where an interpreter of a host's version is there, so that one that
     cannot be imported stops before any host is touched.
+  - Build backends and the application are run with an environment of their own, and as C(nobody) where the operator is root.
 options:
   name: {type: str, required: true, description: Name of the application.}
   source:
@@ -55,9 +72,15 @@ options:
       looked for in the source directory, the repository's subdirectory, or the directory of the wheel.
     type: path
     required: true
+  backends: {type: path, required: true, description: "Build backends, pinned and with hashes, for whoever pins none."}
+  build_requirements:
+    description: What the build needs, pinned and with hashes like O(lock), where the application pins it itself; or empty.
+    type: path
+    default: ""
   runner: {type: path, required: true, description: Directory with the runner's C(pyproject.toml).}
   entry:
-    description: What is run, C(package.module:factory), C(-m module), or C({site}/file) for a file of the application.
+    description: What is run, C(package.module:factory), C(-m module), C({site}/file) for a file of the application, or a
+      console script's name.
     type: str
     required: true
   needs: {type: list, elements: str, default: [], description: "Packages that the lock file has to have."}
@@ -76,11 +99,8 @@ options:
 """
 
 # Part of every digest: raise it when the form of a bundle changes.
-BUNDLE_FORM = "3"
-LINES = 50  # that are shown of what a command printed
-LEFT_OUT = {"__pycache__", ".git", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
-LEFT_OUT_ON_TOP = {"build", "dist", "tests"}
-# Compressed beforehand: what nginx' gzip_types lists as text, by ending.
+BUNDLE_FORM = "4"
+# Compressed beforehand: what nginx's gzip_types lists as text, by ending.
 COMPRESSIBLE = {
     ".css",
     ".html",
@@ -94,150 +114,13 @@ COMPRESSIBLE = {
     ".webmanifest",
     ".xml",
 }
-RELEASE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_]{0,63}")
+# Files by whose name nginx takes them for the compressed form of another one (gzip_static, brotli_static).
+ARCHIVES = (".gz", ".br")
 
 
-class Refusal(Exception):  # noqa: N818 -- not an error of ours: what the user gave cannot work
-    """One sentence for the user: what, where, which value, what is allowed."""
-
-
-def run(command: list[str | Path], doing: str, variables: dict[str, str] | None = None, **options: Any) -> str:
-    """Run a command; its output, or a Refusal that says what it was doing and what it printed."""
-    # Bytes that depend on the day are other bytes on the next: wheels are zip files with dates.
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1577836800", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        env=environment | (variables or {}),
-        check=False,
-        **options,
-    )
-    if done.returncode:
-        raise Refusal(f"{doing} failed:\n{shown(done.stdout + done.stderr, lines=LINES)}")
-    return done.stdout.decode(errors="replace")
-
-
-def tool(name: str) -> str:
-    """A program that was installed beside this Python, else the one on PATH."""
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if not found:
-        raise Refusal(f"{name} is not installed beside {sys.executable}: run make tools.")
-    return found
-
-
-def without_credentials(source: str) -> str:
-    """A source as it may be shown: without what stands before the host in its address."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", source)
-
-
-class Repository:
-    """A git repository, kept on the controller as a bare mirror of its branches and tags.
-
-    Everything goes through the mirror's directory and the address alone: no remote is configured, so nothing of the
-    address is written to disk.
-    """
-
-    def __init__(self, source: str, build: Path) -> None:
-        self.shown = without_credentials(source)
-        parts = urlsplit(source.removeprefix("git+"))
-        path, _, self.reference = parts.path.rpartition("@") if "@" in parts.path else (parts.path, "", "")
-        key, _, self.subdirectory = parts.fragment.partition("=")
-        inside = not {"/", ".."} & set(PurePosixPath(self.subdirectory).parts)
-        if parts.scheme not in ("https", "http", "ssh", "file") or key not in ("", "subdirectory") or not inside:
-            raise Refusal(
-                f"tornado_app_source is '{self.shown}'; allowed is git+https://, git+ssh:// or git+file://, then a "
-                "repository, then, if wanted, @reference and #subdirectory=path inside it."
-            )
-        # never a question: nobody is there to answer it (git(1), GIT_TERMINAL_PROMPT; an empty GIT_ASKPASS is no program)
-        self.variables = {
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ASKPASS": "",
-            "GIT_SSH_COMMAND": f"{os.environ.get('GIT_SSH_COMMAND', 'ssh')} -o BatchMode=yes",
-        }
-        host, user = parts.netloc.rpartition("@")[2], unquote(parts.username or "")
-        if parts.password is not None and parts.scheme in ("https", "http"):
-            # in git's environment, because everybody on the controller may read its arguments (git-config(1))
-            secret = base64.b64encode(f"{user}:{unquote(parts.password)}".encode()).decode()
-            self.variables |= {
-                "GIT_CONFIG_COUNT": "1",
-                "GIT_CONFIG_KEY_0": f"http.{parts.scheme}://{host}/.extraHeader",
-                "GIT_CONFIG_VALUE_0": f"Authorization: Basic {secret}",
-            }
-        elif user:
-            host = f"{parts.username}@{host}"
-        self.address = urlunsplit((parts.scheme, host, path, "", ""))
-        place = without_credentials(self.address)
-        self.mirror = build / "git" / f"{PurePosixPath(path).stem}-{digest(place)[:16]}"
-
-    def git(self, doing: str, *words: str | Path, **variables: str) -> str:
-        if not shutil.which("git"):
-            raise Refusal(f"tornado_app_source is '{self.shown}', and the controller has no git program: install git.")
-        try:
-            return run(["git", "--git-dir", self.mirror, *words], doing, self.variables | variables)
-        except Refusal as refusal:
-            raise Refusal(without_credentials(str(refusal))) from None
-
-    def commit(self, name: str) -> str | None:
-        """The commit that a name stands for in the mirror; None for a name that it does not have."""
-        command = ["git", "--git-dir", str(self.mirror), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
-
-    def find(self, reference: str) -> tuple[str, bool]:
-        """The commit of a reference ("" for the default branch), and whether it is a tag.
-
-        A tag and a commit never change: the remote is asked only for one that is not here yet.
-        """
-        tag, branch = f"refs/tags/{reference}", f"refs/heads/{reference}" if reference else "refs/default"
-
-        def here(*names: str) -> tuple[str, bool] | None:
-            for name in names:
-                found = self.commit(name)
-                # by itself a reference is a commit's own name, and neither HEAD nor a branch as it was last time
-                if found and (name != reference or found.startswith(reference)):
-                    return found, name == tag
-            return None
-
-        self.mirror.parent.mkdir(parents=True, exist_ok=True)
-        self.git("Making a mirror", "init", "--quiet", "--bare", "--template=")
-        if known := here(tag, reference):
-            return known
-        wanted = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-        # not always: a repository whose HEAD names a branch that it lacks has tags all the same
-        wanted += [] if reference else ["+HEAD:refs/default"]
-        self.git(f"Fetching tornado_app_source '{self.shown}'", "fetch", "--quiet", "--prune", self.address, *wanted)
-        if known := here(tag, branch, reference):
-            return known
-        tags = self.git(
-            "Listing tags", "for-each-ref", "--count=5", "--sort=-creatordate", "--format=%(refname:short)", "refs/tags"
-        )
-        has = f"its newest tags are {', '.join(tags.split())}" if tags else "it has no tags"
-        raise Refusal(f"tornado_app_source is '{self.shown}', which has no tag, branch or commit '{reference}'; {has}.")
-
-    @contextmanager
-    def exported(self, version: str) -> Iterator[tuple[Path, str]]:
-        """The files of the wanted commit in a temporary directory, and the name of the release if a tag gives one."""
-        if version and self.reference not in ("", version):
-            raise Refusal(
-                f"tornado_app_version is '{version}' and tornado_app_source has the reference '@{self.reference}'; "
-                "allowed is one of the two: without @reference, tornado_app_version is the reference."
-            )
-        reference = self.reference or version
-        commit, is_tag = self.find(reference)
-        with tempfile.TemporaryDirectory() as scratch:
-            # A checkout and no archive: it gives the files that a developer has, whatever .gitattributes says
-            tree = Path(scratch, "tree").resolve()
-            tree.mkdir()
-            self.git(
-                f"Checking out '{self.shown}'", "--work-tree", tree, "checkout", "--quiet", "--force", commit, "--", ".",
-                GIT_INDEX_FILE=str(Path(scratch, "index")),
-            )  # fmt: skip
-            place = tree / self.subdirectory
-            try:
-                # a branch moves, and so names no release; a commit's name says nothing to anybody
-                yield place, reference if is_tag and RELEASE_NAME.fullmatch(reference) else ""
-            except Refusal as refusal:
-                raise Refusal(str(refusal).replace(str(place), self.shown)) from None
+def digest(*texts: str) -> str:
+    """SHA-256 over texts."""
+    return hashlib.sha256("".join(f"{text}\0" for text in texts).encode()).hexdigest()
 
 
 def is_wheel(path: Path) -> bool:
@@ -245,8 +128,20 @@ def is_wheel(path: Path) -> bool:
 
 
 @contextmanager
-def delivered(source: str, version: str, build: Path) -> Iterator[tuple[Path, str]]:
-    """A directory or a wheel, wherever it comes from, and the name of the release, "" for one made of its content."""
+def alone(build: Path) -> Iterator[None]:
+    """Be the only run that builds here, in a directory that is closed to others: it has source code and mirrors of git."""
+    build.mkdir(mode=0o700, parents=True, exist_ok=True)
+    build.chmod(0o700)
+    with (build / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for left in build.glob("*/tmp????????"):  # by a run that was killed
+            shutil.rmtree(left)
+        yield
+
+
+@contextmanager
+def delivered(source: str, version: str, build: Path) -> Iterator[Exported]:
+    """A directory or a wheel, wherever it comes from, with the name of the release, "" for one made of its content."""
     if source.startswith("git+"):
         with Repository(source, build).exported(version) as found:
             yield found
@@ -268,142 +163,237 @@ def delivered(source: str, version: str, build: Path) -> Iterator[tuple[Path, st
                 f"tornado_app_version is '{version}', and tornado_app_source is '{source}', which is version {own}; "
                 "allowed is the wheel's own version, or none."
             )
-    yield path, version
+    yield Exported(path, version)
 
 
-def source_files(directory: Path) -> list[Path]:
-    """What a source directory holds, without what tools leave in it, in a stable order."""
-    found = []
-    for folder, folders, files in os.walk(directory):
-        left_out = LEFT_OUT | LEFT_OUT_ON_TOP if Path(folder) == directory else LEFT_OUT
-        folders[:] = sorted(name for name in folders if name not in left_out and not name.endswith(".egg-info"))
-        found += [Path(folder, name) for name in sorted(files) if not name.endswith(".pyc")]
-    return found
+def of_source(given: Exported, name: str) -> Path:
+    """A file that is named relative to a source. Raises Refusal where a repository from elsewhere has a link in its place."""
+    path = Path(given.place.parent if is_wheel(given.place) else given.place, name).resolve()
+    if given.history and not Path(name).is_absolute() and not path.is_relative_to(given.history.top):
+        raise Refusal(
+            f"tornado_app_source: got a link as '{name}' that leads out of the repository; expected a file in it."
+        )
+    return path
 
 
-def digest(*parts: str | Path, ignore: Path | None = None) -> str:
-    """SHA-256 over texts and over directories' files with their names, but for the file `ignore`."""
-    total = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, str):
-            total.update(part.encode() + b"\0")
-            continue
-        for path in source_files(part):
-            if path != ignore:
-                total.update(f"{path.relative_to(part)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
-    return total.hexdigest()
+# ---- What is refused by looking ----
 
 
-def locked(lock: Path) -> list[tuple[Requirement, str]]:
-    """The requirements of a lock file, each with its whole text. Raises Refusal for one without pin or hash."""
-    found = []
-    text = re.sub(r"\\\n", " ", lock.read_text(encoding="utf-8"))
-    for line in text.splitlines():
-        statement = re.sub(r"(^|\s)#.*", "", line).strip()
-        if not statement:
-            continue
-        spec = statement.split(" --hash", 1)[0].strip()
-        try:
-            requirement = Requirement(spec)
-        except InvalidRequirement:
-            raise Refusal(
-                f"tornado_app_lock: {lock} has the line '{spec}'; allowed are lines 'name==version --hash=…'."
-            ) from None
-        pins = [part for part in requirement.specifier if part.operator in ("==", "===") and "*" not in part.version]
-        if len(pins) != 1 or "--hash=sha256:" not in statement:
-            lacks = "no --hash" if len(pins) == 1 else "no exact version (==)"
-            raise Refusal(
-                f"tornado_app_lock: {lock} has '{spec}' with {lacks}; every requirement needs an exact version and its hashes. "
-                "Make the file anew with: uv pip compile --universal --generate-hashes --no-emit-index-url "
-                "(see docs/your-application.md)."
-            )
-        found.append((requirement, re.sub(r"\s+", " ", statement)))
-    return found
+def check_inputs(source: str, place: Path, lock: Path, entry: str) -> None:
+    """Refuse what can be refused by looking."""
+    if not (is_wheel(place) or (place / "pyproject.toml").is_file()):
+        raise Refusal(
+            f"tornado_app_source is '{without_credentials(source)}'; allowed is a directory with a pyproject.toml, a wheel, "
+            "or git+https:// and a repository with a pyproject.toml (see docs/your-application.md)."
+        )
+    if not lock.is_file():
+        raise Refusal(f"tornado_app_lock is '{lock}', and no such file is there (see docs/your-application.md).")
+    if wrong := mistake(entry):
+        raise Refusal(wrong)
 
 
-def runner_is_locked(runner: Path, requirements: list[tuple[Requirement, str]], lock: Path, needs: list[str]) -> None:
+def runner_is_locked(runner: Path, lock: Lock, needs: list[str]) -> None:
     """Refuse a lock file without the runner's own requirements, or without what else `needs` names."""
-    project = tomllib.loads((runner / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    have = {canonicalize_name(requirement.name) for requirement, _ in requirements}
-    lacking = sorted({canonicalize_name(Requirement(need).name) for need in project["dependencies"]} - have)
+    dependencies = read_project(runner)["project"]["dependencies"]
+    lacking = sorted({canonicalize_name(Requirement(need).name) for need in dependencies} - lock.names())
     if lacking:
         raise Refusal(
-            f"tornado_app_lock: {lock} lacks {', '.join(lacking)}, which the runner needs. Name {runner}/pyproject.toml "
+            f"tornado_app_lock: {lock.path} lacks {', '.join(lacking)}, which the runner needs. Name {runner}/pyproject.toml "
             "among the inputs of uv pip compile (see docs/your-application.md)."
         )
-    if lacking := sorted(set(needs) - have):
+    if lacking := sorted(set(needs) - lock.names()):
         raise Refusal(
-            f"tornado_app_lock: {lock} lacks {', '.join(lacking)}, which tornado_app_server: wsgi needs. Name it among the "
+            f"tornado_app_lock: {lock.path} lacks {', '.join(lacking)}, which tornado_app_server: wsgi needs. Name it among the "
             "application's dependencies, and make the file anew (see docs/your-application.md)."
         )
 
 
-def for_target(requirements: list[tuple[Requirement, str]], target: dict[str, str]) -> str:
-    """The requirements of one target, markers decided: pip decides them by the Python that it runs on."""
-    python = target["python"]
-    environment = {str(name): str(value) for name, value in default_environment().items()} | {
-        "python_version": python,
-        "python_full_version": target["python_full"],
-        "implementation_version": target["python_full"],
-        "platform_machine": target["machine"],
-        "platform_system": "Linux",
-        "sys_platform": "linux",
-        "os_name": "posix",
-        "extra": "",
-    }
-    lines = []
-    for requirement, statement in requirements:
-        if requirement.marker is None or requirement.marker.evaluate(environment):
-            spec, hashes = statement.split(" --hash", 1)
-            lines.append(f"{spec.split(';')[0].strip()} --hash{hashes}")
-    return "\n".join(lines) + "\n"
+def check_python(wanted: str | None, where: str, targets: list[dict[str, str]]) -> None:
+    """Refuse an application that says itself that it does not run on a host's Python."""
+    try:
+        specifier = SpecifierSet(wanted or "")
+    except InvalidSpecifier:
+        raise Refusal(
+            f"tornado_app_source: got requires-python '{wanted}' ({where}); expected as in '>=3.11'."
+        ) from None
+    for target in targets:
+        if not specifier.contains(target["python_full"], prereleases=True):
+            raise Refusal(
+                f"tornado_app_source: got requires-python '{wanted}' ({where}), and hosts have Python "
+                f"{target['python_full']} (tornado_app_python); expected a range with that version in it, or a newer Python "
+                "on the hosts."
+            )
 
 
-def platforms(target: dict[str, str]) -> list[str]:
-    """The wheel platforms that a host takes, newest C library first (PEP 600): pip takes only what is listed."""
-    machine, minor = target["machine"], int(target["glibc"].split(".")[1])
-    names = [f"manylinux_2_{number}_{machine}" for number in range(minor, 4, -1)]
-    names += [f"{legacy}_{machine}" for legacy in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
-    return names
+def check_application(application: Wheel, runner: Wheel, lock: Lock, targets: list[dict[str, str]]) -> None:
+    """Refuse a wheel that hosts could not install beside the others, or that lacks what is in it by name only."""
+    name = application.path.name
+    check_python(application.about["Requires-Python"], name, targets)
+    for target in targets:
+        if not fits(name, target):
+            raise Refusal(
+                f"tornado_app_source: got {name}, which {target_name(target)} cannot install; expected a wheel for it, or a "
+                "pure Python one (py3-none-any)."
+            )
+    if placeholder := application.placeholder():
+        raise Refusal(f"tornado_app_source: got '{placeholder[0]}' in {name}, which is {placeholder[1]}")
+    if application.name in {runner.name, *lock.names()}:
+        where = next((pin.place for pin in lock.pins if pin.name == application.name), "the runner's name")
+        raise Refusal(
+            f"tornado_app_source: got an application named '{application.name}' ({where}); expected another name."
+        )
+    if shared := sorted(set(application.files()) & set(runner.files())):
+        raise Refusal(
+            f"tornado_app_source: got the file '{shared[0]}' in {name}, which the runner has too; expected other names."
+        )
 
 
-def target_name(target: dict[str, str]) -> str:
-    return f"py{target['python_full']}-{target['machine']}-glibc{target['glibc']}"
+# ---- Building ----
 
 
-def wheelhouse(build: Path, requirements: str, target: dict[str, str], environment: str) -> Path:
-    """A directory with a wheel of each requirement for the target, hashes checked; kept between runs."""
-    house = build / "wheelhouses" / environment
+def builder_of(params: dict[str, Any], source: Exported, lock: Lock, python: tuple[str, str]) -> Builder:
+    """What builds, with what is pinned for it: by the user, of what the build names by the lock file, and by us."""
+    target = {"python": python[0], "python_full": f"{python[0]}.0", "machine": os.uname().machine}
+    variable, given = "tornado_app_build_requirements", params["build_requirements"]
+    own, index = dict[str, Pin](), list(lock.index)
+    if given:
+        path = of_source(source, given)
+        if not path.is_file():
+            raise Refusal(f"{variable}: got '{path}'; expected a file with what the build needs.")
+        theirs = read_lock(variable, path)
+        own, index = for_target(variable, theirs.pins, target), [*index, *theirs.index]
+    named = set() if is_wheel(source.place) else required_names(read_project(source.place))
+    locked = for_target("tornado_app_lock", [pin for pin in lock.pins if pin.name in named], target)
+    ours = for_target("backends", read_lock("backends", Path(params["backends"])).pins, target)
+    return Builder(Path(params["build"]).resolve(), python, [own, locked, ours], index)
+
+
+def python_for_builds(targets: list[dict[str, str]]) -> tuple[str, str]:
+    """A Python to build with: one that hosts have, where the controller has it too."""
+    current = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for version in dict.fromkeys([*(target["python"] for target in targets), current]):
+        if found := interpreter(version):
+            return version, found
+    raise Refusal(
+        f"The controller has no Python that the account '{ACCOUNT}' can start, and builds are never run as root; expected "
+        f"/usr/bin/python{current} (Debian: python3), or run Ansible as an account that is not root."
+    )
+
+
+def built(builder: Builder, directory: Path, history: History | None, warn: Callable[[str], None]) -> tuple[Wheel, str]:
+    """The wheel of a source directory, and the digest of what is in it; kept between runs by all that it was made of."""
+    # a repository from elsewhere names nothing on the controller
+    source = Source(directory, builder.build, history.top if history else None)
+    for warning in source.warnings:
+        warn(warning)
+    history = (history or History.of(directory)) if source.asks_git() else None
+
+    def place_of(files: str) -> Path:
+        key = digest(BUNDLE_FORM, files, builder.fingerprint, history.fingerprint() if history else "")
+        return builder.build / "wheels" / key
+
+    place = place_of(source.digest())
+    if not place.exists():
+        check_complete("tornado_app_source", directory)
+        with scratch() as work:
+            top = work.place / "source"
+            place = place_of(source.copy(top))
+            if history:
+                history.lend(top)
+            work.give(top)
+            made = builder.wheel(work, top / source.prefix, str(directory))
+            if not place.exists():
+                keep(place, **{made.name: made.read_bytes(), "digest": digest_of(made).encode()})
+    return Wheel(next(place.glob("*.whl"))), (place / "digest").read_text()
+
+
+def wheelhouse(builder: Builder, pins: list[Pin], target: dict[str, str]) -> Path:
+    """A directory with a wheel of each requirement for a target and their hashes, checked; kept between runs."""
+    key = digest(BUNDLE_FORM, *(pin.statement for pin in pins), builder.fingerprint)
+    house = builder.build / "wheelhouses" / f"{target_name(target)}-{key[:16]}"
     if house.exists():
         return house
     house.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=house.parent) as scratch:
-        wheels = Path(scratch, "wheels")
-        wheels.mkdir()
-        wanted = Path(scratch, "requirements.txt")
-        wanted.write_text(requirements, encoding="utf-8")
-        tags = [word for name in platforms(target) for word in ("--platform", name)]
-        run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-             "--only-binary=:all:", "--require-hashes", "--python-version", target["python"], *tags,
-             "--dest", wheels, "--requirement", wanted],
-            f"Getting the wheels of tornado_app_lock for {target_name(target)}",
-        )  # fmt: skip
-        wheels.rename(house)
+    with tempfile.TemporaryDirectory(dir=house.parent) as unfinished:
+        wheels = Path(unfinished, "house", "wheels")
+        wheels.mkdir(parents=True)
+        lines = {pin.name: pin.line() for pin in pins}
+        for made in fetched(builder, {pin.name: pin for pin in pins}, target, wheels):
+            lines[Wheel(made).name] = f"{Wheel(made).name}=={Wheel(made).version} --hash=sha256:{hashed(made)}"
+        (wheels.parent / "requirements.txt").write_text(
+            "".join(f"{line}\n" for line in lines.values()), encoding="utf-8"
+        )
+        wheels.parent.rename(house)
     return house
 
 
-def wheel(build: Path, project: Path, key: str) -> Path:
-    """The wheel of a source directory; kept between runs by the digest of its source."""
-    place = build / "wheels" / key
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-            out = Path(scratch, "out")
-            run([tool("uv"), "build", "--quiet", "--wheel", "--out-dir", out, project], f"Building {project}")
-            (out / ".gitignore").unlink(missing_ok=True)
-            out.rename(place)
-    return next(place.glob("*.whl"))
+def hashed(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def fetched(builder: Builder, pins: dict[str, Pin], target: dict[str, str], wheels: Path) -> list[Path]:
+    """Fetch wheels, and build those that no index has; the ones that were built."""
+    made: list[Path] = []
+    doing = f"Getting the wheels of tornado_app_lock for {target_name(target)}"
+    while pins:
+        try:
+            lines = [*builder.index, *(pin.line() for pin in pins.values())]
+            download(lines, wheels, doing, target["python_full"], target)
+            break
+        except Refusal as refusal:
+            said = str(refusal)
+            lacking = re.search(r"(?:No matching distribution found for |Package ')([\w.-]+)", said)
+            if not lacking or canonicalize_name(lacking[1]) not in pins:
+                raise
+            pin = pins.pop(canonicalize_name(lacking[1]))
+            wanted = re.search(rf"(?<![\w.]){re.escape(pin.version)} Requires-Python ([^;\n]+)", said)
+            if wanted := wanted or re.search(r"requires a different Python: \S+ not in '([^']+)'", said):
+                raise Refusal(
+                    f"tornado_app_lock: got '{pin.requirement}' ({pin.place}), which needs Python {wanted[1]}; expected a "
+                    f"version for Python {target['python_full']}, which hosts have."
+                ) from None
+            try:
+                made.append(builder.of_source(pin))
+            except Refusal as other:
+                raise Refusal(
+                    f"tornado_app_lock: got '{pin.requirement}' ({pin.place}), which has no wheel for {target_name(target)}; "
+                    f"expected one, or a source distribution in pure Python. {other}\n{refusal}"
+                ) from None
+    for wheel in made:
+        shutil.copyfile(wheel, wheels / wheel.name)
+    return made
+
+
+def check_needs(wheels: list[Wheel], target: dict[str, str]) -> None:
+    """Refuse what is needed and not locked: it may be imported at the first request only."""
+    environment = environment_of(target)
+    there = {wheel.name: wheel for wheel in wheels}
+    for wheel in wheels:
+        for text in wheel.needs:
+            need = Requirement(text)
+            if need.marker is not None and not need.marker.evaluate(environment):
+                continue
+            other = there.get(canonicalize_name(need.name))
+            if other is None or not need.specifier.contains(other.version, prereleases=True):
+                has = f"has {other.name}=={other.version}" if other else "lacks it"
+                raise Refusal(
+                    f"tornado_app_lock: '{wheel.name}' needs '{need}', and the file {has}; expected what fits. Make it "
+                    "again (see docs/your-application.md)."
+                )
+
+
+def check_import(wheels: list[Wheel], house: Path, entry: str, python: str) -> None:
+    """Look for what is to be run in a virtualenv of its own. Raises Refusal with the traceback's end."""
+    with scratch() as place:
+        lines = (house / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        lines += [f"{wheel.name}=={wheel.version} --hash=sha256:{hashed(wheel.path)}" for wheel in wheels]
+        where = [house / "wheels", *(wheel.path.parent for wheel in wheels)]
+        interpreter = make_venv(place, python, lines, where, "Installing the application on the controller")
+        doing, code = importing(entry)
+        place.run([interpreter, "-c", code], f"{doing} on the controller", IMPORT_SECONDS)
+
+
+# ---- Static files ----
 
 
 def static_files(application: Path, static: str) -> dict[str, bytes]:
@@ -431,47 +421,25 @@ def compressed(path: str, data: bytes) -> dict[str, bytes]:
     return {ending: small for ending, small in variants.items() if len(small) < len(data) * 0.9}
 
 
-def check_import(wheels: list[Path], house: Path, requirements: str, entry: str, python: str) -> None:
-    """Look for what is to be run in a virtualenv of its own. Raises Refusal with the traceback's end."""
-    with tempfile.TemporaryDirectory() as scratch:
-        venv, wanted = Path(scratch, "venv"), Path(scratch, "requirements.txt")
-        wanted.write_text(requirements, encoding="utf-8")
-        uv = tool("uv")
-        interpreter = venv / "bin" / "python"
-        offline = ["--quiet", "--offline", "--no-config", "--no-index", "--python", interpreter]
-        run([uv, "venv", "--quiet", "--no-config", "--python", python, venv], "Making a virtualenv")
-        doing = "Installing the application on the controller"
-        run([uv, "pip", "install", *offline, "--find-links", house, "--require-hashes", "-r", wanted], doing)
-        run([uv, "pip", "install", *offline, "--no-deps", *wheels], doing)
-        run(
-            [uv, "pip", "check", "--no-config", "--python", interpreter],
-            "Finding all that is needed in tornado_app_lock",
-        )
-        doing, code = importing(entry)
-        # -I: neither this directory nor PYTHONPATH may lend the application a module that hosts lack
-        run([interpreter, "-I", "-c", code], f"{doing} on the controller", cwd=scratch)
+def published(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Static files as a host serves them, with what is made beside them.
+
+    In `static`, a file with an ARCHIVES ending was made here of the one without: nginx takes it for that by its name alone. So
+    the application's own file of such a name is in `archives`, and never served in the place of another one.
+    """
+    found: dict[str, bytes] = {}
+    folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+    for path, data in sorted(files.items()):
+        if path.endswith(ARCHIVES):
+            found[f"archives/{path}"] = data
+            continue
+        found[f"static/{path}"] = data
+        variants = {f"{path}{ending}": small for ending, small in compressed(path, data).items()}
+        found |= {f"static/{name}": small for name, small in variants.items() if name not in folders}
+    return found
 
 
-def interpreter_for(target: dict[str, str]) -> str | None:
-    """A Python on the controller that can import what a target's wheels hold."""
-    if target["machine"] != os.uname().machine:
-        return None
-    command = [tool("uv"), "python", "find", "--no-config", "--no-python-downloads", target["python"]]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else None
-
-
-def check_inputs(source: str, place: Path, lock: Path, entry: str) -> None:
-    """Refuse what can be refused by looking."""
-    if not (is_wheel(place) or (place / "pyproject.toml").is_file()):
-        raise Refusal(
-            f"tornado_app_source is '{without_credentials(source)}'; allowed is a directory with a pyproject.toml, a wheel, "
-            "or git+https:// and a repository with a pyproject.toml (see docs/your-application.md)."
-        )
-    if not lock.is_file():
-        raise Refusal(f"tornado_app_lock is '{lock}', and no such file is there (see docs/your-application.md).")
-    if wrong := mistake(entry):
-        raise Refusal(wrong)
+# ---- All of it ----
 
 
 def write_tar(path: Path, files: dict[str, bytes]) -> None:
@@ -486,58 +454,70 @@ def write_tar(path: Path, files: dict[str, bytes]) -> None:
     unfinished.rename(path)
 
 
-def bundle(params: dict[str, Any]) -> dict[str, Any]:
+def bundle(params: dict[str, Any], warn: Callable[[str], None]) -> dict[str, Any]:
     """Build what is missing; the release's name, and what each target's hosts get."""
     build = Path(params["build"]).resolve()
-    with delivered(params["source"], params["version"], build) as (place, name):
-        return deliver(params, place, name, build)
+    with alone(build), delivered(params["source"], params["version"], build) as source:
+        for warning in source.warnings:
+            warn(warning)
+        return deliver(params, source, build, warn)
 
 
-def deliver(params: dict[str, Any], source: Path, name: str, build: Path) -> dict[str, Any]:
+def deliver(params: dict[str, Any], given: Exported, build: Path, warn: Callable[[str], None]) -> dict[str, Any]:
     """The same for a source that is a directory or a wheel; without a name, the release is named by its content."""
-    entry, static = params["entry"], params["static"]
+    source, entry, static, targets = given.place, params["entry"], params["static"], params["targets"]
     runner = Path(params["runner"]).resolve()
-    lock = Path(source.parent if is_wheel(source) else source, params["lock"]).resolve()
-    check_inputs(params["source"], source, lock, entry)
-    requirements = locked(lock)
-    runner_is_locked(runner, requirements, lock, params["needs"])
+    path = of_source(given, params["lock"])
+    check_inputs(params["source"], source, path, entry)
+    lock = read_lock("tornado_app_lock", path)
+    runner_is_locked(runner, lock, params["needs"])
+    if not is_wheel(source):
+        check_python(read_project(source).get("project", {}).get("requires-python"), "pyproject.toml", targets)
+    pinned = [list(for_target("tornado_app_lock", lock.pins, target).values()) for target in targets]
 
-    code = hashlib.sha256(source.read_bytes()).hexdigest() if is_wheel(source) else digest(source, ignore=lock)
-    own = digest(runner)
+    builder = builder_of(params, given, lock, python_for_builds(targets))
+    if is_wheel(source):
+        application, code = Wheel(source), digest_of(source)
+    else:
+        application, code = built(builder, source, given.history, warn)
+    of_runner, own = built(builder, runner, None, warn)
+    check_application(application, of_runner, lock, targets)
     # of the lock file what it says, not its comments
-    total = digest(BUNDLE_FORM, code, own, *(text for _, text in requirements), entry, static)
-    application = source if is_wheel(source) else wheel(build, source, code)
-    wheels = [application, wheel(build, runner, own)]
+    total = digest(BUNDLE_FORM, code, own, *(pin.statement for pin in lock.pins), entry, static)
     # A local version label (PEP 440) for the content: a changed source is another release, without a new number
-    release = name or f"{application.name.split('-')[1]}+{total[:8]}"
+    release = given.name or f"{application.path.name.split('-')[1]}+{total[:8]}"
+    if not RELEASE_NAME.fullmatch(release):
+        raise Refusal(
+            f"tornado_app_source: got version '{application.version}'; expected up to 50 letters, digits, dots and pluses."
+        )
 
-    targets, changed = {}, False
-    for target in params["targets"]:
-        wanted = for_target(requirements, target)
+    made, changed = {}, False
+    for target, pins in zip(targets, pinned, strict=True):
+        house = wheelhouse(builder, pins, target)
+        wanted = (house / "requirements.txt").read_text(encoding="utf-8")
         environment = f"{target_name(target)}-{digest(BUNDLE_FORM, wanted)[:16]}"
-        path = build / "bundles" / total / f"{target_name(target)}.tar"
-        house = build / "wheelhouses" / f"{environment}.tar"
-        targets[target_name(target)] = {"bundle": str(path), "environment": environment, "wheelhouse": str(house)}
-        if path.exists() and house.exists():
+        tar = build / "bundles" / total / f"{target_name(target)}.tar"
+        sent = build / "wheelhouses" / f"{environment}.tar"
+        made[target_name(target)] = {"bundle": str(tar), "environment": environment, "wheelhouse": str(sent)}
+        if tar.exists() and sent.exists():
             continue
         changed = True
-        found = wheelhouse(build, wanted, target, environment)
+        wheels = sorted((house / "wheels").iterdir())
+        check_needs([*(Wheel(wheel) for wheel in wheels), application, of_runner], target)
         with ThreadPoolExecutor() as beside:
             # an import and a compression take a CPU each
-            python = interpreter_for(target)
-            checked = beside.submit(check_import, wheels, found, wanted, entry, python) if python else None
+            of_host = interpreter(target["python"]) if target["machine"] == os.uname().machine else None
+            checked = beside.submit(check_import, [application, of_runner], house, entry, of_host) if of_host else None
             held = {"manifest.json": json.dumps({"name": params["name"], "digest": total, "entry": entry}).encode()}
-            held |= {f"wheels/{file.name}": file.read_bytes() for file in wheels}
-            for below, data in sorted(static_files(application, static).items()) if static else []:
-                variants = {"": data} | compressed(below, data)
-                held |= {f"static/{below}{ending}": content for ending, content in variants.items()}
+            held |= {f"wheels/{wheel.path.name}": wheel.path.read_bytes() for wheel in (application, of_runner)}
+            held |= published(static_files(application.path, static)) if static else {}
         if checked:
             checked.result()
-        if not house.exists():
-            dependencies = {f"wheels/{file.name}": file.read_bytes() for file in sorted(found.iterdir())}
-            write_tar(house, {"requirements.txt": wanted.encode()} | dependencies)
-        write_tar(path, held)
-    return {"changed": changed, "release": release, "digest": total, "targets": targets}
+        if not sent.exists():
+            dependencies = {f"wheels/{file.name}": file.read_bytes() for file in wheels}
+            write_tar(sent, {"requirements.txt": wanted.encode()} | dependencies)
+        write_tar(tar, held)
+    return {"changed": changed, "release": release, "digest": total, "targets": made}
 
 
 def main() -> None:
@@ -546,6 +526,8 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "source": {"type": "path", "required": True},
             "lock": {"type": "path", "required": True},
+            "backends": {"type": "path", "required": True},
+            "build_requirements": {"type": "path", "default": ""},
             "runner": {"type": "path", "required": True},
             "entry": {"type": "str", "required": True},
             "needs": {"type": "list", "elements": "str", "default": []},
@@ -560,7 +542,7 @@ def main() -> None:
     params = module.params.copy()
     module.params["source"] = without_credentials(params["source"])  # what Ansible shows of the invocation
     try:
-        module.exit_json(**bundle(params))
+        module.exit_json(**bundle(params, module.warn))
     except Refusal as refusal:
         module.fail_json(msg=str(refusal))
 

@@ -54,15 +54,27 @@ def children() -> set[int]:
     return found
 
 
+def is_of(pid: int, uid: int) -> bool:
+    """Whether a process is an account's."""
+    # and not by who owns its directory: that is root where a process says PR_SET_DUMPABLE
+    try:
+        return f"\nUid:\t{uid}\t" in Path("/proc", str(pid), "status").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it ended meanwhile
+
+
 @contextmanager
-def nothing_outlives() -> Iterator[None]:
-    """End every process that was started inside, wherever it hid: one that has lost its parent becomes a child of ours."""
+def nothing_outlives(uid: int | None = None) -> Iterator[None]:
+    """End every process that was started inside, wherever it hid: one that has lost its parent becomes a child of ours.
+
+    Or those of an account alone, where other threads start processes too.
+    """
     before = children()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield
     finally:
-        while started := children() - before:
+        while started := {pid for pid in children() - before if uid is None or is_of(pid, uid)}:
             for pid in started:
                 os.kill(pid, signal.SIGKILL)
             for pid in started:
