@@ -17,7 +17,7 @@ VAULT = {
     "vault_celery_broker_url": "memory://",
     "vault_jupyter_token": "0123456789abcdef",
 }
-SITE = {"nginx_server_name": ["modes.example.net"]}
+SITE = {"nginx_server_name": ["modes.example.net", "127.0.0.1"]}
 
 
 def deployed(fleet: Fleet, wanted: dict[str, Any], **more: Any) -> Run:
