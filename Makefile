@@ -6,7 +6,8 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 FOR_TOOLS := python3-venv
 FOR_CONTAINERS := podman runc netavark aardvark-dns iptables mmdebstrap openssh-client
-FOR_TESTS := chromium chromium-driver
+FOR_QUICK_TESTS := haproxy openssl
+FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver
 DEPLOYS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
 PORT := 8888
@@ -80,6 +81,7 @@ lint: tools
 
 .PHONY: quick-tests
 quick-tests: tools
+	@scripts/system-packages $(FOR_QUICK_TESTS)
 	python -m pytest -q -n 3 --dist loadfile -m 'not slow'
 
 .PHONY: tests

@@ -1,4 +1,4 @@
-"""Make the secrets of the local fleet, once: `python scripts/local_secrets.py .local/secrets.json`."""
+"""Make the secrets of the local fleet, each once: `python scripts/local_secrets.py .local/secrets.json`."""
 
 import json
 import os
@@ -10,18 +10,20 @@ from argon2 import PasswordHasher
 
 
 def main(path: Path) -> None:
-    """Write a cookie secret, a password and its hash to `path`, readable by this user alone; keep what is there."""
-    if path.exists():
+    """Write two keys, a password and its hash to `path`, readable by this user alone; keep what is there."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    content = {"cookie_secret": secrets.token_hex(32), "sticky_key": secrets.token_hex(32)} | known
+    if "password" not in content:
+        content["password"] = secrets.token_urlsafe(12)
+        content["password_hash"] = PasswordHasher().hash(content["password"])
+    if content == known:
         return
-    password = secrets.token_urlsafe(12)
-    content = {
-        "cookie_secret": secrets.token_hex(32),
-        "password": password,
-        "password_hash": PasswordHasher().hash(password),
-    }
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump(content, file, indent=2)
+    part.replace(path)
 
 
 if __name__ == "__main__":

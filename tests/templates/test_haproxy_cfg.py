@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import csv
+import functools
 import hashlib
 import http.client
 import http.server
@@ -12,6 +13,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -24,6 +26,8 @@ import pytest
 from eyewall_support import ROLES, evaluate, load_yaml, render
 
 TEMPLATE = "haproxy/etc/haproxy/haproxy.cfg.j2"
+STICKY = {"haproxy_sticky": True, "haproxy_sticky_key": "a secret of the site", "haproxy_static_paths": ["/static/"]}
+NAMED = {"haproxy_server_name": ["www.example.org", "*.example.net", ".Example.com", "10.0.0.1", "[2001:db8::1]"]}
 SERVERS = [{"name": "app1", "address": "10.0.0.11:80"}, {"name": "app2", "address": "[2001:db8::2]:80"}]
 # a tracking server says whom it follows
 DOWN = {"DOWN", "DOWN (app/app1)"}
@@ -50,9 +54,9 @@ def test_it_listens_on_its_port_and_for_statistics_on_loopback_alone() -> None:
     assert re.findall(r"(?m)^ +bind (.+)$", conf(haproxy_ipv6=False)) == ["*:80", "127.0.0.1:8404"]
 
 
-def test_the_runtime_socket_is_for_root_and_haproxy() -> None:
+def test_the_runtime_socket_is_for_root() -> None:
     (line,) = [line for line in section(conf(), "global") if line.startswith("stats socket")]
-    assert line == "stats socket /run/haproxy/admin.sock mode 660 level admin expose-fd listeners"
+    assert line == "stats socket /run/haproxy/admin.sock user root group root mode 600 level admin expose-fd listeners"
 
 
 def test_variables_reach_their_directives() -> None:
@@ -85,10 +89,24 @@ def test_it_waits_longer_than_nginx_which_knows_what_was_wrong() -> None:
 
 def test_a_cookie_only_where_it_is_asked_for() -> None:
     assert "cookie" not in conf()
-    sticky = conf(haproxy_sticky=True)
-    for name in ("app", "app-once"):
-        servers = [line for line in section(sticky, "backend", name) if line.startswith("server ")]
-        assert [line.split()[-2:] for line in servers] == [["cookie", "app1"], ["cookie", "app2"]]
+    sticky = conf(**STICKY)
+    values = cookies(sticky, "app")
+    assert values == cookies(sticky, "app-once")
+
+
+def cookies(text: str, backend: str) -> list[str]:
+    """Return each server's value of the cookie."""
+    return [line.split(" cookie ")[1] for line in section(text, "backend", backend) if line.startswith("server ")]
+
+
+def test_the_cookie_names_no_host_and_is_the_same_on_every_balancer() -> None:
+    values = cookies(conf(**STICKY), "app")
+    assert len(set(values)) == len(SERVERS)
+    assert all(re.fullmatch("[0-9a-f]{16}", value) for value in values)
+    moved = [{"name": server["name"], "address": f"192.0.2.{number}:80"} for number, server in enumerate(SERVERS)]
+    assert cookies(conf(**STICKY, haproxy_servers=list(reversed(moved))), "app") == list(reversed(values))
+    assert not set(values) & set(cookies(conf(**STICKY | {"haproxy_sticky_key": "another secret of the site"}), "app"))
+    assert STICKY["haproxy_sticky_key"] not in conf(**STICKY)
 
 
 def test_the_service_always_comes_back_and_stops_softly() -> None:
@@ -97,7 +115,18 @@ def test_the_service_always_comes_back_and_stops_softly() -> None:
 
 
 @needs_haproxy
-@pytest.mark.parametrize("given", [{}, {"haproxy_sticky": True}, {"haproxy_ipv6": False}], ids=str)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        STICKY,
+        {"haproxy_ipv6": False},
+        NAMED,
+        {"haproxy_trusted_proxies": ["10.0.0.7", "2001:db8::/64"]},
+        {"haproxy_trusted_proxies": ["10.0.0.7"], "haproxy_proxy_protocol": True},
+    ],
+    ids=str,
+)
 def test_haproxy_takes_it_without_a_warning(given: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "haproxy.cfg"
     file.write_text(conf(**given))
@@ -135,6 +164,17 @@ def test_haproxy_takes_it_without_a_warning(given: dict[str, Any], tmp_path: Pat
         ({"haproxy_server_timeout": 1}, "more than haproxy_connect_timeout (1 s)"),
         ({"haproxy_tunnel_timeout": 209}, "haproxy_server_timeout (210 s) or more"),
         ({"haproxy_keepalive_timeout": 210}, "less than haproxy_server_timeout (210 s)"),
+        ({"haproxy_server_name": []}, "names without port"),
+        ({"haproxy_server_name": ["_", "a"]}, "names without port"),
+        ({"haproxy_server_name": ["www.example.org:80"]}, "names without port"),
+        ({"haproxy_server_name": ["www.example.*"]}, "not given nginx's other patterns"),
+        ({"haproxy_server_name": ["a", "~^w.*$"]}, "not given nginx's other patterns"),
+        ({"haproxy_trusted_proxies": ["proxy.example.org"]}, "addresses or networks"),
+        ({"haproxy_proxy_protocol": True}, "unless haproxy_trusted_proxies"),
+        ({"haproxy_sticky": True}, "16 characters or more"),
+        ({"haproxy_sticky": True, "haproxy_sticky_key": "CHANGE-ME"}, "16 characters or more"),
+        ({"haproxy_static_paths": ["static"]}, "beginning with /"),
+        (STICKY | NAMED | {"haproxy_trusted_proxies": ["10.0.0.7", "::1/128"], "haproxy_proxy_protocol": True}, None),
         ({}, None),
     ],
     ids=str,
@@ -144,15 +184,18 @@ def test_preflight(given: dict[str, Any], said: str | None) -> None:
     values = {"haproxy_servers": SERVERS} | given
     found = []
     for item in task["loop"]:
-        if not evaluate(item["that"].removeprefix("{{").removesuffix("}}"), **values):
-            found.append(re.sub(r"{{ (\w+) }}", lambda name: str(evaluate(name[1], **values)), item["allowed"]))
+        if not evaluate(item["that"].strip("{} \n"), **values):
+            found.append(re.sub(r"{{ (\w+) }}", lambda name: str(evaluate(name[1], **values)), item["expected"]))
     if said is None:
         assert found == []
     else:
-        assert any(said in allowed for allowed in found), found
+        assert any(said in expected for expected in found), found
 
 
 # ---- What it does ----
+
+
+KEPT = "public, max-age=31536000, immutable"
 
 
 class Host(http.server.ThreadingHTTPServer):
@@ -218,6 +261,8 @@ class Answer(http.server.BaseHTTPRequestHandler):
             body = self.server.name.encode() + body
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
+            if "/static/" in self.path:
+                self.send_header("Cache-Control", KEPT)
             self.end_headers()
             self.wfile.write(body)
 
@@ -239,7 +284,8 @@ class Site:
         )
         # what only root may, and what belongs to the machine
         text = re.sub(r"(?m)^ +(user|group|chroot|log stdout) .*\n", "", text)
-        (folder / "cfg").write_text(text.replace("/run/haproxy/admin.sock", str(folder / "s")))
+        text = text.replace("/run/haproxy/admin.sock user root group root", str(folder / "s"))
+        (folder / "cfg").write_text(text)
         self.start()
 
     def start(self) -> None:
@@ -288,6 +334,21 @@ class Site:
             response = client.getresponse()
             return response.status, response.read(), response.headers
 
+    def raw(self, *lines: str, source: str = "127.0.0.1") -> str:
+        """Send these lines as the head of a request, from an address of this machine; return all that comes back."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10, source_address=(source, 0)) as client:
+            client.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+            with contextlib.suppress(ConnectionResetError):
+                return b"".join(iter(lambda: client.recv(65536), b"")).decode("latin-1")
+        return ""
+
+    def heard(self, *headers: str, source: str) -> tuple[str, str]:
+        """Send a request; return which client and scheme a host is told of."""
+        path = f"/heard/{time.monotonic_ns()}"
+        self.raw(f"GET {path} HTTP/1.1", "Host: x", *headers, source=source)
+        ((_, _, seen),) = self.seen(path)
+        return seen["x-forwarded-for"], seen["x-forwarded-proto"]
+
     def seen(self, path: str) -> list[tuple[str, str, dict[str, str]]]:
         return [request for host in self.hosts for request in host.seen if request[1] == path]
 
@@ -328,18 +389,41 @@ def clients(site: Site) -> Iterator[Counter[str]]:
             thread.join()
 
 
+@contextlib.contextmanager
+def running(folder: Path, ports: list[int], **given: Any) -> Iterator[Site]:
+    site = Site(folder, ports, **given)
+    with contextlib.ExitStack() as at_end:
+        for host in site.hosts:
+            at_end.callback(host.die)
+        at_end.callback(site.stop)
+        yield site
+
+
 @pytest.fixture
 def start_site(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Callable[..., Site]]:
     with contextlib.ExitStack() as at_end:
+        yield lambda **given: at_end.enter_context(running(tmp_path, free_ports(4), **given))
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Any]:
+    """Sites for tests that leave them as they are."""
+    with contextlib.ExitStack() as at_end:
 
         def start(**given: Any) -> Site:
-            site = Site(tmp_path, free_ports(4), **given)
-            for host in site.hosts:
-                at_end.callback(host.die)
-            at_end.callback(site.stop)
-            return site
+            return at_end.enter_context(running(tmp_path_factory.mktemp("s"), free_ports(4), **given))
 
-        yield start
+        yield functools.cache(lambda name: start(**{"named": NAMED, "trusting": TRUSTED}[name]))
+
+
+@pytest.fixture
+def named_site(lasting: Callable[[str], Site]) -> Site:
+    return lasting("named")
+
+
+@pytest.fixture
+def trusting_site(lasting: Callable[[str], Site]) -> Site:
+    return lasting("trusting")
 
 
 @needs_haproxy
@@ -409,11 +493,12 @@ def test_only_an_idempotent_request_is_sent_again(start_site: Callable[..., Site
 
 @needs_haproxy
 def test_one_client_has_so_many_connections_be_they_idle(start_site: Callable[..., Site]) -> None:
-    site = start_site(haproxy_client_connections=3)
+    site = start_site(haproxy_client_connections=3, haproxy_trusted_proxies=["127.0.0.2"])
     with contextlib.ExitStack() as at_end:
 
-        def connect() -> socket.socket:
-            return at_end.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=5))
+        def connect(source: str = "127.0.0.1") -> socket.socket:
+            connection = socket.create_connection(("127.0.0.1", site.port), timeout=5, source_address=(source, 0))
+            return at_end.enter_context(connection)
 
         opened = [connect() for _ in range(6)]
         # which of them come first is between HAProxy's threads
@@ -427,6 +512,10 @@ def test_one_client_has_so_many_connections_be_they_idle(start_site: Callable[..
         kept[0].close()
         site.wait(lambda: "conn_cur=2" in site.ask("show table site"))
         assert site.request("/x")[0] == 200
+        # a trusted proxy has many clients
+        for connection in [connect("127.0.0.2") for _ in range(6)]:
+            connection.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 200"
 
 
 @needs_haproxy
@@ -471,13 +560,202 @@ def test_websockets_pass(start_site: Callable[..., Site]) -> None:
 
 @needs_haproxy
 def test_a_cookie_keeps_a_browser_on_a_host_while_it_lives(start_site: Callable[..., Site]) -> None:
-    site = start_site(haproxy_sticky=True)
+    site = start_site(**STICKY)
     _, name, headers = site.request("/first")
     cookie = str(headers["Set-Cookie"]).split(";")[0]
+    assert "Secure" not in headers["Set-Cookie"]
     assert {site.request("/x", method, Cookie=cookie)[1] for method in ("GET", "POST") for _ in range(4)} == {name}
     (alive,) = [host for host in site.hosts if host.name.encode() != name]
     next(host for host in site.hosts if host is not alive).die()
     assert site.request("/y", "POST", Cookie=cookie)[:2] == (200, alive.name.encode())
+
+
+@needs_haproxy
+def test_a_static_file_has_no_cookie_and_is_kept_by_caches(start_site: Callable[..., Site]) -> None:
+    site = start_site(**STICKY)
+    for method in ("GET", "POST"):
+        headers = site.request("/static/y?v=1", method)[2]
+        assert (headers["Set-Cookie"], headers.get_all("Cache-Control")) == (None, [KEPT])
+    # the control: what a cookie brings
+    headers = site.request("/x/static/y")[2]
+    assert headers["Set-Cookie"]
+    assert headers.get_all("Cache-Control") == [KEPT, "private"]
+
+
+@needs_haproxy
+@pytest.mark.parametrize(
+    ("line", "host", "status"),
+    [
+        ("GET / HTTP/1.1", "www.example.org", 200),
+        ("GET / HTTP/1.1", "WWW.Example.ORG.:8080", 200),
+        ("GET / HTTP/1.1", "a.b.example.net", 200),
+        ("GET / HTTP/1.1", "example.com", 200),
+        ("GET / HTTP/1.1", "a.example.com:80", 200),
+        ("GET / HTTP/1.1", "10.0.0.1:80", 200),
+        ("GET / HTTP/1.1", "[2001:db8::1]:80", 200),
+        ("GET / HTTP/1.0", "www.example.org", 200),
+        ("GET http://www.example.org/ HTTP/1.1", "www.example.org", 200),
+        ("GET / HTTP/1.1", "evil.example", 421),
+        ("GET / HTTP/1.1", "example.net", 421),
+        ("GET / HTTP/1.1", "example.org", 421),
+        ("GET / HTTP/1.1", "www.example.org.evil.example", 421),
+        ("GET / HTTP/1.1", "evil.example, www.example.org", 4),  # 421 from HAProxy 2.6, 400 from 3.0
+        ("POST / HTTP/1.1", "evil.example", 421),
+        ("GET http://evil.example/ HTTP/1.1", "www.example.org", 400),
+        ("GET http://www.example.org/ HTTP/1.1", "evil.example", 400),
+        ("GET http://evil.example/ HTTP/1.1", "evil.example", 421),
+        ("GET / HTTP/1.1", None, 400),
+        ("GET / HTTP/1.0", None, 421),
+        # who asks on the host itself, as monitoring does
+        ("GET / HTTP/1.1", "127.0.0.1:80", 200),
+        ("GET / HTTP/1.1", "localhost", 200),
+        ("GET / HTTP/1.1", "127.0.0.2", 421),
+    ],
+)
+def test_another_name_than_the_sites_is_misdirected(named_site: Site, line: str, host: str | None, status: int) -> None:
+    assert named_site.raw(line, *([f"Host: {host}"] if host is not None else [])).startswith(f"HTTP/1.1 {status}")
+
+
+@needs_haproxy
+def test_names_of_loopback_are_for_who_is_there(start_site: Callable[..., Site]) -> None:
+    site = start_site(**NAMED, haproxy_trusted_proxies=["127.0.0.2"])
+    asked = ["GET / HTTP/1.1", "Host: localhost", "X-Forwarded-For: 203.0.113.9"]
+    assert site.raw(*asked).startswith("HTTP/1.1 200 ")
+    assert site.raw(*asked, source="127.0.0.2").startswith("HTTP/1.1 421 ")
+
+
+@needs_haproxy
+def test_http_2_is_not_spoken_without_tls_and_only_a_websocket_is_an_upgrade(start_site: Callable[..., Site]) -> None:
+    site = start_site()
+    settings = "\0\0\0\4\0\0\0\0\0"
+    assert site.raw("PRI * HTTP/2.0", "", "SM", "", settings).startswith("HTTP/1.1 400 ")
+    site.request("/h2c", Upgrade="h2c", HTTP2_Settings="AAMAAABkAARAAAAAAAIAAAAA", Connection="Upgrade, HTTP2-Settings")
+    ((_, _, headers),) = site.seen("/h2c")
+    assert "upgrade" not in headers
+
+
+@needs_haproxy
+def test_the_admin_socket_is_its_owners(start_site: Callable[..., Site]) -> None:
+    assert (start_site().folder / "s").stat().st_mode & 0o777 == 0o600
+
+
+TRUSTED = {"haproxy_trusted_proxies": ["127.0.0.2", "127.0.0.3", "2001:db8::/32"]}
+
+
+@needs_haproxy
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("2001:db9::9", "2001:db9::9"),
+        # the client's own words stand to the left of what a proxy heard
+        ("198.51.100.1, 203.0.113.9", "203.0.113.9"),
+        ("127.0.0.3, 203.0.113.9", "203.0.113.9"),
+        # one proxy behind another
+        ("198.51.100.1, 203.0.113.9, 2001:db8::7, 127.0.0.3", "203.0.113.9"),
+        ("127.0.0.3", "127.0.0.3"),
+        # no address: the last one that is one
+        ("203.0.113.9, unknown", "127.0.0.2"),
+        ("203.0.113.9, unknown, 127.0.0.3", "127.0.0.3"),
+        (None, "127.0.0.2"),
+    ],
+)
+def test_the_client_is_whom_trusted_proxies_heard(trusting_site: Site, forwarded: str | None, client: str) -> None:
+    said = [f"X-Forwarded-For: {forwarded}"] if forwarded else []
+    assert trusting_site.heard(*said, "X-Forwarded-Proto: https", source="127.0.0.2") == (client, "https")
+    # nobody else is believed
+    assert trusting_site.heard(*said, "X-Forwarded-Proto: https", source="127.0.0.9") == ("127.0.0.9", "http")
+
+
+@needs_haproxy
+def test_what_one_client_says_is_not_said_of_the_next_on_that_connection(trusting_site: Site) -> None:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", trusting_site.port, timeout=10)) as proxy:
+        proxy.source_address = ("127.0.0.2", 0)
+        for number, headers in enumerate(({"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}, {})):
+            proxy.request("GET", f"/kept/{number}", headers=headers)
+            proxy.getresponse().read()
+    ((_, _, first),) = trusting_site.seen("/kept/0")
+    ((_, _, second),) = trusting_site.seen("/kept/1")
+    assert (first["x-forwarded-for"], first["x-forwarded-proto"]) == ("203.0.113.9", "https")
+    assert (second["x-forwarded-for"], second["x-forwarded-proto"]) == ("127.0.0.2", "http")
+
+
+@needs_haproxy
+@pytest.mark.parametrize("scheme", ["ftp", "", "https, http"])
+def test_a_scheme_is_http_or_https(trusting_site: Site, scheme: str) -> None:
+    assert trusting_site.heard(f"X-Forwarded-Proto: {scheme}", source="127.0.0.2")[1] == "http"
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return not probe.connect_ex(("127.0.0.1", port))
+
+
+# Another HAProxy, which ends TLS and comes from 127.0.0.2: as a layer 7 proxy, and as one of layer 4.
+ENDS_TLS = """
+defaults
+    mode {mode}
+    timeout connect 5s
+    timeout client 10s
+    timeout server 10s
+frontend tls
+    bind 127.0.0.1:{port} ssl crt {folder}/pem
+    {rule}
+    default_backend site
+backend site
+    server site 127.0.0.1:{to} source 127.0.0.2 {protocol}
+"""
+AS_HEADERS = {
+    "mode": "http",
+    "rule": "http-request set-header X-Forwarded-Proto https\n option forwardfor",
+    "protocol": "",
+}
+AS_PROXY_PROTOCOL = {"mode": "tcp", "rule": "tcp-request connection set-dst-port int(443)", "protocol": "send-proxy-v2"}
+
+
+@needs_haproxy
+@pytest.mark.parametrize("how", [AS_HEADERS, AS_PROXY_PROTOCOL], ids=["headers", "PROXY protocol"])
+def test_what_ends_tls_in_front_is_believed(
+    start_site: Callable[..., Site], free_ports: Callable[[int], list[int]], tmp_path: Path, how: dict[str, str]
+) -> None:
+    by_protocol = how is AS_PROXY_PROTOCOL
+    site = start_site(**STICKY, haproxy_trusted_proxies=["127.0.0.2"], haproxy_proxy_protocol=by_protocol)
+    (port,) = free_ports(1)
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-keyout", tmp_path / "pem.key", "-out", tmp_path / "pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (tmp_path / "tls").write_text(ENDS_TLS.format(port=port, folder=tmp_path, to=site.port, **how))
+    assert HAPROXY
+    process = subprocess.Popen([HAPROXY, "-f", tmp_path / "tls"])
+    try:
+        site.wait(lambda: listens(port))
+        insecure = ssl._create_unverified_context()  # noqa: S323 -- a certificate of this test
+        client = http.client.HTTPSConnection(
+            "127.0.0.1", port, timeout=10, context=insecure, source_address=("127.0.0.44", 0)
+        )
+        with contextlib.closing(client):
+            # a client's own words are not believed, though they come through it
+            client.request("GET", "/tls", headers={"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"})
+            with client.getresponse() as answer:
+                assert answer.status == 200
+                assert answer.headers["Set-Cookie"].endswith("; Secure")
+    finally:
+        process.terminate()
+        process.wait(20)
+    ((_, _, headers),) = site.seen("/tls")
+    assert (headers["x-forwarded-for"], headers["x-forwarded-proto"]) == ("127.0.0.44", "https")
+
+    # neither in this way nor in the other from anybody else
+    line = "PROXY TCP4 203.0.113.9 127.0.0.1 4711 443\r\nGET / HTTP/1.1"
+    assert site.raw(line, "Host: x", source="127.0.0.9").startswith("HTTP/1.1 400 ")
+    assert site.heard("X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https", source="127.0.0.9") == (
+        "127.0.0.9",
+        "http",
+    )
+    assert ("HTTP/1.1 200 " in site.raw(line, "Host: x", source="127.0.0.2")) == by_protocol
+    assert ("HTTP/1.1 200 " in site.raw("GET / HTTP/1.1", "Host: x", source="127.0.0.2")) != by_protocol
 
 
 @needs_haproxy
@@ -486,3 +764,5 @@ def test_statistics_are_a_page_and_prometheus(start_site: Callable[..., Site]) -
     site.port += 3
     assert b"Statistics Report" in site.request("/")[1]
     assert b'haproxy_server_status{proxy="app",server="app1"' in site.request("/metrics")[1]
+    # an operator's browser that is here through a tunnel, on a page of somebody else's
+    assert site.request("/", Host="evil.example")[0] == 421

@@ -1,12 +1,17 @@
 """Who the application thinks it answers, what else is open, and what a balancer does when it or a host is changed."""
 
+import contextlib
+import http.client
 import json
 import re
+import socket
 import subprocess
 import time
 import uuid
+from urllib.parse import urlsplit
 
 import pytest
+import websocket
 from fleet_steps import Step, look
 from fleet_support import Fleet, until
 from proof import Traffic
@@ -16,7 +21,7 @@ ASK = """
 import http.client, sys
 connection = http.client.HTTPConnection(sys.argv[1], 80, timeout=10)
 headers = {"X-Forwarded-For": "203.0.113.7", "X-Real-IP": "203.0.113.8", "X-Forwarded-Proto": "https", "X-Scheme": "https"}
-headers["Host"] = "site"  # an address with a zone is none
+headers["Host"] = "site.example"
 connection.request("GET", "/echo?text=" + sys.argv[2], headers=headers)
 print(connection.getresponse().read().decode())
 """
@@ -39,11 +44,11 @@ def link_local(fleet: Fleet, host: str) -> str:
 
 @pytest.mark.parametrize(
     ("origin", "through", "believed"),
-    [("app2", "lb1", False), ("app2", "app2", False), ("lb1", "app1", True)],
-    ids=["through the balancer", "from loopback", "from the balancer"],
+    [("app2", "lb1", False), ("app1", "lb1", True), ("app2", "app2", False), ("lb1", "app1", True)],
+    ids=["through the balancer", "from its trusted proxy", "from loopback", "from the balancer"],
 )
 def test_the_clients_address_and_scheme(fleet: Fleet, settled: Step, origin: str, through: str, believed: bool) -> None:
-    """What a client writes is believed from a balancer alone, in nginx' log and in the application."""
+    """What a client writes is believed from a balancer and its trusted proxy alone, in nginx's log and in the application."""
     text = uuid.uuid4().hex
     place = "127.0.0.1" if origin == through else address(fleet, through)
     said = json.loads(fleet.sh(origin, "python3 -c %s %s %s", ASK, place, text))
@@ -51,6 +56,60 @@ def test_the_clients_address_and_scheme(fleet: Fleet, settled: Step, origin: str
     assert (said["text"], said["client"], said["scheme"]) == (text, client, "https" if believed else "http")
     logged = until(lambda: fleet.host(said["host"]).run("grep %s /var/log/nginx/access.log", text).stdout, "the log")
     assert json.loads(logged)["client"] == client
+
+
+# With each of these, a client could pass itself off as another one, or as one that has signed in, before some framework.
+FORGED = [
+    "Client-IP", "CF-Connecting-IP", "Fastly-Client-IP", "Forwarded", "True-Client-IP", "X-Client-IP",
+    "X-Cluster-Client-IP", "X-Forwarded", "X-Forwarded-By", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port",
+    "X-Forwarded-Prefix", "X-Forwarded-Proto", "X-Forwarded-Protocol", "X-Forwarded-Scheme", "X-Forwarded-Server",
+    "X-Forwarded-Ssl", "X-Forwarded-User", "X-Original-URL", "X-Original-Host", "X-Rewrite-URL", "X-Host",
+    "X-Script-Name", "X-Remote-User", "X-Forwarded-Client-Cert", "X-SSL-Client-Verify", "Front-End-Https", "Proxy",
+    "Remote-User", "X-Real-IP", "X-Scheme", "X_Forwarded_For", "X_Forwarded_Host", "X_Real_IP", "Remote_User",
+    "Script_Name", "X.Forwarded.For",
+]  # fmt: skip
+
+
+def test_no_client_can_pass_itself_off_as_another(fleet: Fleet, settled: Step) -> None:
+    headers = dict.fromkeys(FORGED, "forged") | {"Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAARAAAAAAAIAAAAA"}
+    headers |= {"Connection": "Upgrade, HTTP2-Settings", "Host": "site.example", "X-Other": "own"}
+    for door in ("balancer", "app1"):
+        connection = http.client.HTTPConnection(urlsplit(fleet.doors[door]).netloc, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", "/headers", headers=headers)
+            arrived = json.loads(connection.getresponse().read())["headers"]
+        assert [name for name, value in arrived.items() if value == "forged"] == [], door
+        assert "Upgrade" not in arrived, door
+        assert (arrived["X-Other"], arrived["Host"]) == ("own", "site.example"), door
+
+
+@pytest.mark.parametrize("door", ["balancer", "app1"])
+def test_a_page_of_another_name_has_no_websocket(fleet: Fleet, settled: Step, door: str) -> None:
+    """DNS rebinding: the page's name is pointed to the site, so its browser takes both for the same origin."""
+
+    def opened(name: str, origin: str) -> None:
+        url = fleet.doors[door].replace("http", "ws", 1) + "/live"
+        websocket.create_connection(url, host=name, origin=origin, timeout=10).close()
+
+    opened("site.example", "http://site.example")
+    for name, origin, status in (
+        ("evil.example", "http://evil.example", 421),
+        ("site.example", "http://evil.example", 403),
+    ):
+        with pytest.raises(websocket.WebSocketBadStatusException, match=str(status)):
+            opened(name, origin)
+
+
+def test_http_2_is_not_spoken_without_tls(fleet: Fleet, settled: Step) -> None:
+    for door in ("balancer", "app1"):
+        parts = urlsplit(fleet.doors[door])
+        with socket.create_connection((parts.hostname, parts.port), timeout=10) as client:
+            client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            assert client.recv(100).startswith(b"HTTP/1.1 400 "), door
+
+
+def test_the_admin_socket_is_roots(fleet: Fleet, settled: Step) -> None:
+    assert fleet.sh("lb1", "stat -c '%U:%G %a' /run/haproxy/admin.sock").strip() == "root:root 600"
 
 
 @pytest.mark.parametrize("spoken", ["IPv4", "IPv6"])

@@ -68,6 +68,13 @@ class Echo(Base):
         self.write(self.who() | {"length": len(body), "sha256": hashlib.sha256(body).hexdigest()})
 
 
+class Headers(Base):
+    """/headers: those of the request, as they arrived."""
+
+    def get(self) -> None:
+        self.write(self.who() | {"headers": dict(self.request.headers.get_all())})
+
+
 class Slow(Echo):
     """/slow?seconds=2: the same, later."""
 
@@ -156,6 +163,7 @@ async def make_app() -> Application:
             (r"/", Page),
             (r"/health", Health),
             (r"/echo", Echo),
+            (r"/headers", Headers),
             (r"/slow", Slow),
             (r"/hang", Hang),
             (r"/block", Block),
