@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from eyewall_support import REPOSITORY, ROLE_NAMES, load_python, options_of
+from eyewall_support import REPOSITORY, ROLE_NAMES, ROLES, load_python, load_yaml, options_of
 
 action = load_python(REPOSITORY / "plugins" / "action" / "known_variables.py", "known_variables")
 INPUTS = {
@@ -58,7 +59,7 @@ def test_what_yaml_changed(written: str, text: bool, changed: str | None) -> Non
 
 
 def test_a_slip_of_the_finger_is_a_typo_in_every_variable() -> None:
-    known = action.role_inputs()
+    known = action.role_options()
     for role, names in known.items():
         for name in names:
             for at in range(len(role) + 1, len(name) - 1):
@@ -73,13 +74,57 @@ def test_a_slip_of_the_finger_is_a_typo_in_every_variable() -> None:
 
 
 def test_inputs_are_those_of_argument_specs() -> None:
-    assert action.role_inputs() == {role: set(options_of(role)) for role in ROLE_NAMES}
+    assert {role: set(taken) for role, taken in action.role_options().items()} == {
+        role: set(options_of(role)) for role in ROLE_NAMES
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "option", "wrong"),
+    [
+        ("www.example.com", {"type": "list"}, "'www.example.com'; expected a list, as in [one, two]"),
+        ("25%", {"type": "list", "elements": "str"}, "'25%'; expected a list, as in [one, two]"),
+        ("2", {"type": "list"}, "2; expected a list, as in [one, two]"),
+        ("[[a]]", {"type": "list", "elements": "str"}, "a list with a list; expected a string"),
+        ("[8000, x]", {"type": "list", "elements": "int"}, "a list with 'x'; expected a whole number"),
+        ("[a]", {"type": "dict"}, "a list; expected a mapping, as in {NAME: value}"),
+        ("A=1", {"type": "dict"}, "'A=1'; expected a mapping, as in {NAME: value}"),
+        ("hunter2", {"type": "dict", "no_log": True}, "a str; expected a mapping, as in {NAME: value}"),
+        ("80a", {"type": "int"}, "'80a'; expected a whole number"),
+        ("true", {"type": "int"}, "True; expected a whole number"),
+        ("1.5", {"type": "int"}, "1.5; expected a whole number"),
+        ("soon", {"type": "float"}, "'soon'; expected a number"),
+        ("maybe", {"type": "bool"}, "'maybe'; expected true or false"),
+        ("{a: 1}", {"type": "str"}, "a mapping; expected a string"),
+        ("", {"type": "path"}, "nothing; expected a path"),
+        ("", {}, "nothing; expected a string"),
+        ("[a.example.com, '_']", {"type": "list", "elements": "str"}, None),
+        ("{A: 1}", {"type": "dict"}, None),
+        ("'60'", {"type": "int"}, None),  # as in -e tornado_app_drain=60
+        ("-1", {"type": "int"}, None),
+        ("0.5", {"type": "float"}, None),
+        ("'yes'", {"type": "bool"}, None),
+        ("80", {"type": "str"}, None),
+        ("'{{ groups.app }}'", {"type": "list"}, None),
+        ("['{{ port }}']", {"type": "list", "elements": "int"}, None),
+    ],
+)
+def test_values_of_another_form(written: str, option: dict[str, Any], wrong: str | None) -> None:
+    assert action.mistaken_form(yaml.safe_load(written), option) == wrong
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_defaults_have_their_form(role: str) -> None:
+    options = options_of(role)
+    for name, value in load_yaml(ROLES / role / "defaults" / "main.yml").items():
+        assert action.mistaken_form(value, options[name]) is None, name
 
 
 def test_a_typo_stops_its_host_and_is_named_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "host_vars").mkdir()
     (tmp_path / "host_vars" / "wrong.yml").write_text(
         "---\nnginx_port: 80\nnginx_kepalive_timeout: 70\ntornado_app_version: 1.10\n"
+        "nginx_server_name: www.example.com\n"
     )
     (tmp_path / "host_vars" / "right.yml").write_text("---\nnginx_port: 80\nopen_files_limit: 2048\nmy_own: 1\n")
     (tmp_path / "hosts.yml").write_text("all:\n  vars: {ansible_connection: local}\n  hosts: {wrong: , right: }\n")
@@ -107,8 +152,10 @@ def test_a_typo_stops_its_host_and_is_named_with_its_place(tmp_path: Path) -> No
     )
     place = f"{tmp_path}/host_vars/wrong.yml:4"
     changed = f"{place}: tornado_app_version: got a number (1.1); expected a string. Put the value in quotes."
+    place = f"{tmp_path}/host_vars/wrong.yml:5"
+    form = f"{place}: nginx_server_name: got 'www.example.com'; expected a list, as in [one, two]."
     # the text may be wrapped
-    for wanted in (sentence, changed):
+    for wanted in (sentence, changed, form):
         assert "".join(wanted.split()) in "".join(said.split())
     recap = {line.split()[0]: line for line in done.stdout.splitlines() if " failed=" in line}
     assert "failed=1" in recap["wrong"]

@@ -550,6 +550,14 @@ def test_a_whole_play_that_is_hidden() -> None:
     assert f"  app1:\n    {HIDDEN}\n" in text
 
 
+def test_a_way_back_that_failed_is_not_why_the_deploy_failed() -> None:
+    own = {"ansible_failed_task": {"name": "roll | Give it back"}, "ansible_failed_result": FAILED}
+    told = {"app1": host(move=DONE, back=FAILED) | own, "app2": host(move=FAILED)}
+    text = status.deploy_summary(list(told), told)
+    assert text.startswith("board 1.4.2 was not deployed: app2 failed while processes changed hands.\n  app2:\n")
+    assert "  app1: could not go back to 1.4.1; it starts 1.4.2 at boot: g2:8000 was not ready." in text
+
+
 def moved(*times: tuple[float, float | None]) -> dict[str, Any]:
     processes = [
         {"process": f"g2:{port}", "ready_seconds": ready} | ({} if drained is None else {"drained_seconds": drained})

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from eyewall_support import REPOSITORY, evaluate, load_module, run_module
+from eyewall_support import REPOSITORY, ROLES, evaluate, load_module, load_yaml, options_of, run_module
 
 USER = pwd.getpwuid(os.getuid()).pw_name  # whose the listeners of these tests are
 NO_ACCOUNT = "board-that-nobody-made"
@@ -277,6 +277,34 @@ def test_which_name_that_is(names: list[str] | None, asked: str) -> None:
     assert evaluate("tornado_app_health_host", **given) == asked
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "limits"),
+    [
+        ("tornado_app_drain", -5, "0 to 86400"),
+        ("tornado_app_batch", 0, "1 to 9999"),
+        ("tornado_app_start_timeout", "0", "1 to 86400"),
+        ("tornado_app_backlog", 2**31, "1 to 2147483647"),
+    ],
+)
+def test_numbers_out_of_their_limits(
+    look: Callable[..., dict[str, Any]], name: str, value: int | str, limits: str
+) -> None:
+    assert f"{name}: got {value}; expected {limits}." in look(numbers={name: value})["msg"]
+
+
+def test_every_number_of_the_role_is_looked_at_and_its_default_is_right(
+    look: Callable[..., dict[str, Any]], preflight: ModuleType
+) -> None:
+    numbers = {name for name, option in options_of("tornado_app").items() if option["type"] == "int"}
+    # looked at by themselves, or by the runner's rules
+    numbers -= {"tornado_app_port", "tornado_app_open_files", "tornado_app_keep"}
+    numbers -= {name for name in numbers if "0 is no limit" in str(options_of("tornado_app")[name]["description"])}
+    asked = load_yaml(ROLES / "tornado_app" / "tasks" / "preflight.yml")[0]["tornado_app_preflight"]["numbers"]
+    assert set(asked) == set(preflight.LIMITS) == numbers
+    assert asked == {name: f"{{{{ {name} }}}}" for name in asked}
+    assert "msg" not in look(numbers={name: options_of("tornado_app")[name]["default"] for name in asked})
+
+
 def test_paths_may_be_whatever_a_request_has(look: Callable[..., dict[str, Any]]) -> None:
     assert "msg" not in look(paths={"tornado_app_smoke_paths": ["/", "/a-b/c.d?e=f&g=%20", "//x", "/~a"]})
 
@@ -305,7 +333,8 @@ def test_no_secret_is_in_the_result(look: Callable[..., dict[str, Any]]) -> None
 
 def test_an_interpreter_that_is_not_there(look: Callable[..., dict[str, Any]]) -> None:
     assert (
-        "tornado_app_python is '/usr/bin/python9'; allowed is an interpreter" in look(python="/usr/bin/python9")["msg"]
+        "tornado_app_python: got '/usr/bin/python9'; expected the absolute path"
+        in look(python="/usr/bin/python9")["msg"]
     )
 
 

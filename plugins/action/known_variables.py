@@ -2,6 +2,8 @@
 
 import datetime
 import difflib
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,45 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 # they are nearly ours: every letter left out, changed or swapped in any name of ours is nearer than this.
 OURS = {"tornado_app", "open_files"}
 NEAR = 0.88
+# What a value is called that a role wants, by the type in its argument_specs.
+FORMS = {
+    "str": "a string",
+    "path": "a path",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list, as in [one, two]",
+    "dict": "a mapping, as in {NAME: value}",
+}
+BOOLEANS = {
+    "true",
+    "false",
+    "yes",
+    "no",
+    "on",
+    "off",
+    "y",
+    "n",
+    "t",
+    "f",
+    "1",
+    "0",
+    "1.0",
+    "0.0",
+}  # as Ansible has them
 
 
-def role_inputs(roles: Path = ROLES) -> dict[str, set[str]]:
-    """The variables that each role takes, from its `meta/argument_specs.yml`."""
-    inputs = {}
+def role_options(roles: Path = ROLES) -> dict[str, dict[str, dict[str, Any]]]:
+    """What each role says of the variables that it takes, in its `meta/argument_specs.yml`."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for spec in sorted(roles.glob("*/meta/argument_specs.yml")):
-        entry_points = yaml.safe_load(spec.read_text(encoding="utf-8"))["argument_specs"]
-        inputs[spec.parts[-3]] = {name for entry in entry_points.values() for name in entry.get("options", {})}
-    return inputs
+        taken = found.setdefault(spec.parts[-3], {})
+        for entry in yaml.safe_load(spec.read_text(encoding="utf-8"))["argument_specs"].values():
+            taken.update(entry.get("options", {}))
+    return found
 
 
-def unknown_variables(names: list[str], inputs: dict[str, set[str]]) -> list[tuple[str, str, str | None]]:
+def unknown_variables(names: list[str], inputs: Mapping[str, Collection[str]]) -> list[tuple[str, str, str | None]]:
     """Name, role and nearest known variable of each name that is meant for a role, and is not its input."""
     found = []
     for name in names:
@@ -33,16 +62,6 @@ def unknown_variables(names: list[str], inputs: dict[str, set[str]]) -> list[tup
             near = difflib.get_close_matches(name, inputs[role], n=1, cutoff=0.6 if role in OURS else NEAR)
             if near or role in OURS:
                 found.append((name, role, near[0] if near else None))
-    return found
-
-
-def text_inputs(roles: Path = ROLES) -> set[str]:
-    """The variables that hold text: a string, or a list of strings."""
-    found = set()
-    for spec in roles.glob("*/meta/argument_specs.yml"):
-        for entry in yaml.safe_load(spec.read_text(encoding="utf-8"))["argument_specs"].values():
-            options = entry.get("options", {})
-            found |= {name for name, option in options.items() if "str" in (option.get("type"), option.get("elements"))}
     return found
 
 
@@ -64,6 +83,49 @@ def changed_by_yaml(value: Any, text: bool) -> str | None:
     return f"a number ({value})" if text and isinstance(value, float) else None
 
 
+def is_form(value: Any, form: str) -> bool:
+    """Whether a value is what a role wants; a text of digits is a number, which is how `-e` gives one."""
+    match form:
+        case "list":
+            return isinstance(value, list | tuple)
+        case "dict":
+            return isinstance(value, Mapping)
+        case "bool":
+            return str(value).lower() in BOOLEANS
+        case "int":
+            return not isinstance(value, bool) and re.fullmatch(r"[+-]?[0-9]+", str(value)) is not None
+        case "float":
+            return not isinstance(value, bool) and re.fullmatch(r"[+-]?[0-9]+([.][0-9]+)?", str(value)) is not None
+    return not isinstance(value, Mapping | list | tuple)
+
+
+def shown(value: Any, *, hidden: bool) -> str:
+    """A value for a sentence: as it is, where it is one and no secret."""
+    if isinstance(value, Mapping | list | tuple):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    return f"a {type(value).__name__}" if hidden else repr(value)
+
+
+def mistaken_form(value: Any, option: Mapping[str, Any]) -> str | None:
+    """What a value is and what it should be, in words; None for one that is right, or that a template or a vault will give.
+
+    Ansible makes a list of a text where a module takes one, and not where a template does: a name became its letters there.
+    """
+    form = option.get("type", "str")
+    if isinstance(value, str) and ("{{" in value or "{%" in value):
+        return None
+    if form not in FORMS or not isinstance(value, str | int | float | Mapping | list | tuple | None):
+        return None
+    if value is None:
+        return f"nothing; expected {FORMS[form]}"
+    if not is_form(value, form):
+        return f"{shown(value, hidden=bool(option.get('no_log')))}; expected {FORMS[form]}"
+    if form == "list":
+        one = {"type": option.get("elements", "raw"), "no_log": option.get("no_log")}
+        return next((f"a list with {found}" for part in value if (found := mistaken_form(part, one))), None)
+    return None
+
+
 def place(value: Any) -> str:
     """Where Ansible read a value (`path:line: `), or nothing where it does not say."""
     try:
@@ -81,20 +143,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        inputs = role_inputs()
+        taken = role_options()
         sentences = [
             f"{place(variables[name])}{name} is not a variable of the role {role}"
             + (f"; did you mean {near}?" if near else ".")
             + f" Allowed: see roles/{role}/README.md."
-            for name, role, near in unknown_variables(sorted(variables), inputs)
+            for name, role, near in unknown_variables(sorted(variables), taken)
         ]
-        texts = text_inputs()
-        sentences += [
-            f"{place(variables[name])}{name}: got {changed}; expected a string. Put the value in quotes."
-            for name in sorted(variables)
-            if any(name in known for known in inputs.values())
-            if (changed := changed_by_yaml(variables[name], name in texts))
-        ]
+        for name, option in sorted(part for options in taken.values() for part in options.items()):
+            if name not in variables:
+                continue
+            value = variables[name]
+            if changed := changed_by_yaml(value, "str" in (option.get("type"), option.get("elements"))):
+                sentences.append(f"{place(value)}{name}: got {changed}; expected a string. Put the value in quotes.")
+            elif wrong := mistaken_form(value, option):
+                sentences.append(f"{place(value)}{name}: got {wrong}.")
         if sentences:
             result.update(failed=True, msg=" ".join(sentences))
         return result

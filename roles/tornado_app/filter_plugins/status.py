@@ -141,8 +141,8 @@ def broken_step(results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | N
     for step in STEPS:
         if went_wrong(result := result_of(results, step)):
             return step, result
-    # any other task of the block, as the site's own: Ansible gives a rescue these two
-    if "ansible_failed_result" in results:
+    # any other task of the block, as the site's own: Ansible gives a rescue these two. A way back that failed has a rescue, too
+    if "ansible_failed_result" in results and not went_wrong(result_of(results, "__tornado_app_back")):
         return f"the task '{results['ansible_failed_task']['name']}' ran", results["ansible_failed_result"]
     return None
 

@@ -43,12 +43,28 @@ options:
   secrets: {type: dict, default: {}, description: "More of it, in no log."}
   paths: {type: dict, default: {}, description: "Paths to ask of the application, a list by the name of its variable."}
   health_host: {type: str, default: localhost, description: "The name that it is asked by (the C(Host) header)."}
+  numbers: {type: dict, default: {}, description: "Numbers by the name of their variable, which has to stay within its limits."}
   rolling: {type: list, elements: str, default: ["100%"], description: Sizes of the batches of hosts.}
 """
 
 # What Application(debug=True) sets (Tornado's guide, "Running and deploying").
 DEBUG = {"autoreload": True, "compiled_template_cache": False, "static_hash_cache": False, "serve_traceback": True}
 NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
+DAY = 86400  # seconds
+# The least and the most that a number may be.
+LIMITS = {
+    "tornado_app_backlog": (1, 2**31 - 1),
+    "tornado_app_batch": (1, 9999),
+    "tornado_app_drain": (0, DAY),
+    "tornado_app_lock_seconds": (1, 365 * DAY),
+    "tornado_app_log_backups": (0, 9999),
+    "tornado_app_log_max_bytes": (0, 2**63 - 1),
+    "tornado_app_migrate_timeout": (1, 365 * DAY),
+    "tornado_app_settle": (0, DAY),
+    "tornado_app_start_timeout": (1, DAY),
+    "tornado_app_threads": (1, 9999),
+    "tornado_app_watchdog": (0, DAY),
+}
 LISTEN = "0A"  # state of a listening socket in /proc/net/tcp (include/net/tcp_states.h)
 
 
@@ -106,7 +122,7 @@ def complete(root: str, kind: str, manifest: str) -> list[str]:
 
 def interpreter(module: AnsibleModule, python: str) -> dict[str, str] | None:
     """Version, architecture and C library of an interpreter; None where there is none."""
-    if not os.access(python, os.X_OK):
+    if not (os.path.isabs(python) and os.access(python, os.X_OK)):  # noqa: PTH117 -- as it is written
         return None
     code = "import platform as p; print(p.python_version(), p.machine(), p.libc_ver()[1] or '-')"
     _, out, _ = module.run_command([python, "-I", "-c", code], check_rc=True)
@@ -169,6 +185,16 @@ def path_mistakes(paths: dict[str, list[str]]) -> list[str]:
         for variable, wanted in paths.items()
         for path in wanted
         if not re.fullmatch(r"/[!-~]*", path)
+    ]
+
+
+def number_mistakes(numbers: dict[str, Any]) -> list[str]:
+    """What is wrong with numbers, a sentence each."""
+    return [
+        f"{name}: got {value}; expected {low} to {high}."
+        for name, value in numbers.items()
+        for low, high in [LIMITS[name]]
+        if not low <= int(value) <= high
     ]
 
 
@@ -260,6 +286,7 @@ def main() -> None:
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "paths": {"type": "dict", "default": {}},
             "health_host": {"type": "str", "default": "localhost"},
+            "numbers": {"type": "dict", "default": {}},
             "rolling": {"type": "list", "elements": "str", "default": ["100%"]},
         },
         supports_check_mode=True,
@@ -299,6 +326,7 @@ def main() -> None:
     mistakes += setting_mistakes("tornado_app_secrets", params["secrets"], ("", "CHANGE-ME"))
     mistakes += path_mistakes(params["paths"])
     mistakes += host_mistakes(params["health_host"])
+    mistakes += number_mistakes(params["numbers"])
     if wrong := [size for size in params["rolling"] if not re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", size)]:
         mistakes.append(
             f"tornado_app_rolling has '{wrong[0]}'; allowed are numbers of hosts from 1, and shares from '1%' to '100%'."
@@ -312,7 +340,9 @@ def main() -> None:
     if wrong := another or interpreter_mistake(params["python"], directories, params["user"]):
         mistakes.append(wrong)
     elif (target := interpreter(module, params["python"])) is None:
-        mistakes.append(f"tornado_app_python is '{params['python']}'; allowed is an interpreter that is on the host.")
+        mistakes.append(
+            f"tornado_app_python: got '{params['python']}'; expected the absolute path of an interpreter that is on the host."
+        )
     elif target["glibc"] == "-":
         mistakes.append(
             f"tornado_app_python is '{params['python']}' on another C library than glibc; wheels are built for glibc."
