@@ -24,6 +24,7 @@ SOCKET = "unix:///run/supervisor.sock"
 # How long a process that drains may say nothing, before it has its signal all the same.
 SILENT_SECONDS = 5.0
 GONE = {"STOPPED", "EXITED", "FATAL", "UNKNOWN"}
+RUNNING = {"STARTING", "RUNNING", "BACKOFF"}
 BROKEN = {"BACKOFF", "EXITED", "FATAL", "UNKNOWN"}
 
 
@@ -216,14 +217,20 @@ class Groups:
                     self.left_early.append(f"{group}:{port}")
                 del drains[port]
                 self.tell(group, port)
-            for port in [port for port in waiting if self.state(group, port) in GONE]:
-                waiting.remove(port)
-                seconds[port] = round(time.monotonic() - begun, 2)
+            for port in [port for port in waiting if port not in drains]:
+                state = self.state(group, port)
+                # supervisord starts what ended by itself again, and stops nothing that it has not started yet
+                if state in GONE and not (state == "EXITED" and f"{group}:{port}" in self.left_early):
+                    waiting.remove(port)
+                    seconds[port] = round(time.monotonic() - begun, 2)
+                elif state in RUNNING:
+                    self.tell(group, port)
             return not waiting
 
         if not until(left, self.params["stop_timeout"]):
             raise Failure(
-                f"{group}:{waiting[0]} still runs {self.params['stop_timeout']} s after it was told to leave."
+                f"{group}:{waiting[0]} still runs {self.params['stop_timeout']} s after it was told to leave "
+                f"(supervisord: {self.state(group, waiting[0])})."
             )
         return seconds
 
