@@ -168,6 +168,14 @@ def test_what_cannot_be_read_is_left_out_with_a_warning(
         ),
         (lambda top: (top / os.fsdecode(b"\xe9.css")).touch(), "expected UTF-8, as a wheel has it."),
         (
+            lambda top: (top / "pyproject.toml").write_text("[project]\nrequires-python = 3.11\n"),
+            "got project.requires-python = 3.11 in pyproject.toml; expected a text, in quotes.",
+        ),
+        (
+            lambda top: (top / "pyproject.toml").write_text("[build-system]\nrequires = 'setuptools'\n"),
+            "got build-system.requires = 'setuptools' in pyproject.toml; expected a list of texts, in quotes.",
+        ),
+        (
             lambda top: (top / "pyproject.toml").write_text("[project"),
             "which is no TOML file (Expected ']' at the end of a",
         ),
@@ -324,14 +332,15 @@ def test_a_backend_that_leaves_something_else_than_a_wheel(
 
 def test_a_build_does_not_wait_for_what_it_left_behind(source: Path, run: Callable[..., dict[str, Any]]) -> None:
     """It has the build's output open, and would read from the operator's keyboard."""
-    code = "import os, subprocess, sys\nassert sys.stdin.read() == ''\nsubprocess.Popen(['sleep', '600'])\n"
+    seconds = 10**7 + os.getpid()  # which no other test's process sleeps
+    code = f"import os, subprocess, sys\nassert sys.stdin.read() == ''\nsubprocess.Popen(['sleep', '{seconds}'])\n"
     # where it is root that runs it: an account's processes can be told from others
-    code += "subprocess.Popen(['setsid', '--fork', 'sleep', '601'])\n" if os.geteuid() == 0 else ""
+    code += f"subprocess.Popen(['setsid', '--fork', 'sleep', '{seconds}'])\n" if os.geteuid() == 0 else ""
     write(source, {"backend.py": code + (source / "backend.py").read_text()})
     started = time.monotonic()
     assert run()["changed"] is True
     assert time.monotonic() - started < 300
-    assert subprocess.run(["pgrep", "-f", "^sleep 60[01]$"], check=False, capture_output=True).stdout == b""
+    assert subprocess.run(["pgrep", "-f", f"^sleep {seconds}$"], check=False, capture_output=True).stdout == b""
 
 
 def test_an_import_that_never_ends(

@@ -272,6 +272,7 @@ def test_no_process_shows_a_token_while_a_server_lets_it_wait(
     build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(120)
         given["source"] = f"git+http://T0K3N@127.0.0.1:{server.getsockname()[1]}/hello.git"
         shown: list[bytes] = []
 
@@ -479,6 +480,24 @@ def test_no_placeholder_is_shipped(
     given["source"] = str(repository.app) if how == "directory" else f"{repository.url}#subdirectory=app"
     message = run_module(build, capsys, **given)["msg"]
     assert message == f"tornado_app_source: got 'board/static/big.js' in board-1.0.0-py3-none-any.whl, which is {what}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["directory", "git"])
+def test_what_only_git_archive_fills_in_is_not_shipped(
+    build: ModuleType, given: dict[str, Any], repository: Repository, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    write(repository.app, {"src/board/commit.py": "COMMIT = '$Format:%H$'\n", "src/board/a.py": "'$Format:%H$'\n"})
+    write(repository.path, {".gitattributes": "commit.py export-subst\n"})
+    repository.commit("with a field")
+    given["lock"] = "requirements.lock"
+    given["source"] = str(repository.app) if how == "directory" else f"{repository.url}#subdirectory=app"
+    assert run_module(build, capsys, **given)["msg"].startswith(
+        "tornado_app_source: got 'app/src/board/commit.py' with $Format:…$, which git archive alone fills in (export-subst);"
+    )
+    write(repository.path, {".gitattributes": ""})
+    repository.commit("a text")
+    assert run_module(build, capsys, **given)["changed"] is True
 
 
 # ---- A developer's checkout ----

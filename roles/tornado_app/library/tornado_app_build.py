@@ -22,7 +22,16 @@ from typing import Any
 
 import brotli
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.tornado_app_builder import Builder, Wheel, digest_of, download, fits, keep, target_name
+from ansible.module_utils.tornado_app_builder import (
+    Builder,
+    Wheel,
+    digest_of,
+    download,
+    fits,
+    keep,
+    target_name,
+    with_fields,
+)
 from ansible.module_utils.tornado_app_child import (
     ACCOUNT,
     IMPORT_SECONDS,
@@ -33,7 +42,15 @@ from ansible.module_utils.tornado_app_child import (
     without_credentials,
 )
 from ansible.module_utils.tornado_app_entry import importing, mistake
-from ansible.module_utils.tornado_app_git import RELEASE_NAME, Exported, History, Repository, check_complete
+from ansible.module_utils.tornado_app_git import (
+    RELEASE_NAME,
+    Exported,
+    History,
+    Repository,
+    check_complete,
+    check_filled,
+    top_of,
+)
 from ansible.module_utils.tornado_app_lockfile import (
     Lock,
     Pin,
@@ -41,7 +58,7 @@ from ansible.module_utils.tornado_app_lockfile import (
     for_target,
     read_lock,
 )
-from ansible.module_utils.tornado_app_source import Source, read_project, required_names
+from ansible.module_utils.tornado_app_source import Source, read_file, read_project, required_names, value_of
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -282,8 +299,9 @@ def python_for_builds(targets: list[dict[str, str]]) -> tuple[str, str]:
 
 def built(builder: Builder, directory: Path, history: History | None, warn: Callable[[str], None]) -> tuple[Wheel, str]:
     """The wheel of a source directory, and the digest of what is in it; kept between runs by all that it was made of."""
+    repository, fence = (history.repository, history.top) if history else (None, None)
     # a repository from elsewhere names nothing on the controller
-    source = Source(directory, builder.build, history.top if history else None)
+    source = Source(directory, builder.build, fence)
     for warning in source.warnings:
         warn(warning)
     history = (history or History.of(directory)) if source.asks_git() else None
@@ -302,6 +320,9 @@ def built(builder: Builder, directory: Path, history: History | None, warn: Call
                 history.lend(top)
             work.give(top)
             made = builder.wheel(work, top / source.prefix, str(directory))
+            if (fields := with_fields(made)) and (origin := top_of(directory)):
+                names = [file.name for file in source.files if read_file(file.path) in fields]
+                check_filled("tornado_app_source", origin, repository, names)
             if not place.exists():
                 keep(place, **{made.name: made.read_bytes(), "digest": digest_of(made).encode()})
     return Wheel(next(place.glob("*.whl"))), (place / "digest").read_text()
@@ -472,7 +493,7 @@ def deliver(params: dict[str, Any], given: Exported, build: Path, warn: Callable
     lock = read_lock("tornado_app_lock", path)
     runner_is_locked(runner, lock, params["needs"])
     if not is_wheel(source):
-        check_python(read_project(source).get("project", {}).get("requires-python"), "pyproject.toml", targets)
+        check_python(value_of(read_project(source), "project", "requires-python", ""), "pyproject.toml", targets)
     pinned = [list(for_target("tornado_app_lock", lock.pins, target).values()) for target in targets]
 
     builder = builder_of(params, given, lock, python_for_builds(targets))

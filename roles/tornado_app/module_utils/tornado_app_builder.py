@@ -114,6 +114,13 @@ class Wheel:
         return None
 
 
+def with_fields(wheel: Path) -> set[bytes]:
+    """What it has that may be filled in by git archive."""
+    with zipfile.ZipFile(wheel) as archive:
+        contents = (archive.read(member) for member in archive.infolist())
+        return {content for content in contents if b"$Format:%" in content}
+
+
 def digest_of(wheel: Path) -> str:
     """SHA-256 over what a wheel has, and not over how it was zipped."""
     total = hashlib.sha256(f"{wheel.name}\0".encode())

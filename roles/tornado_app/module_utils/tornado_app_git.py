@@ -357,6 +357,19 @@ def check_complete(variable: str, directory: Path) -> None:
             )
 
 
+def check_filled(variable: str, top: Path, repository: Path | None, names: list[str]) -> None:
+    """Refuse files in which only `git archive` fills something in (gitattributes(5), export-subst)."""
+    place = ("-C", top, "--git-dir", repository, "--work-tree", top) if repository else ("-C", top)
+    command = (*place, "check-attr", "-z", "--stdin", "export-subst")
+    said = ask(*command, given=os.fsencode("\0".join(names)), identity=owner(repository or top / ".git")) or ""
+    words = said.split("\0")
+    if filled := [words[at] for at in range(0, len(words) - 2, 3) if words[at + 2] == "set"]:
+        raise Refusal(
+            f"{variable}: got '{filled[0]}' with $Format:…$, which git archive alone fills in (export-subst); expected a file "
+            "that is complete. Let the build write it, as setuptools-scm and versioneer do."
+        )
+
+
 # ---- What a build backend asks git ----
 
 

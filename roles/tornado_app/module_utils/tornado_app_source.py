@@ -45,11 +45,24 @@ def read_project(directory: Path) -> dict[str, Any]:
         raise Refusal(f"{VARIABLE}: got '{path}', which is no TOML file ({error}).") from None
 
 
+def value_of(project: dict[str, Any], table: str, key: str, default: Any) -> Any:
+    """A value of pyproject.toml. Raises Refusal for one that is of another kind than its default."""
+    found = project.get(table, {})
+    value = found.get(key, default) if isinstance(found, dict) else found
+    words = [value] if isinstance(default, str) else value
+    if type(value) is not type(default) or not all(isinstance(word, str) for word in words):
+        kind = "a text" if isinstance(default, str) else "a list of texts"
+        raise Refusal(f"{VARIABLE}: got {table}.{key} = {value!r} in pyproject.toml; expected {kind}, in quotes.")
+    return value
+
+
 def build_system(project: dict[str, Any]) -> tuple[list[str], str, list[str]]:
     """What a build needs, its backend, and where in the source that is (PEP 517, PEP 518)."""
-    system = project.get("build-system", {})
-    legacy = "setuptools.build_meta:__legacy__"
-    return system.get("requires", ["setuptools"]), system.get("build-backend", legacy), system.get("backend-path", [])
+    return (
+        value_of(project, "build-system", "requires", ["setuptools"]),
+        value_of(project, "build-system", "build-backend", "setuptools.build_meta:__legacy__"),
+        value_of(project, "build-system", "backend-path", list[str]()),
+    )
 
 
 def required_names(project: dict[str, Any]) -> set[str]:
