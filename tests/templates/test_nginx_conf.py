@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eyewall_support import ROLES, evaluate, load_yaml, render
+from eyewall_support import REPOSITORY, ROLES, evaluate, load_yaml, render
 from nginx_blocks import Block, parse
 
 TEMPLATE = "nginx/etc/nginx/nginx.conf.j2"
@@ -615,3 +615,12 @@ def test_a_host_may_come_from_each_address_that_it_has() -> None:
         "2001:db8::7",
         "203.0.113.7",
     ]
+
+
+def test_the_readme_names_every_directive_of_the_guides_file() -> None:
+    recipe = (REPOSITORY / "benchmarks" / "on_host" / "recipe.conf").read_text()
+    table = (ROLES / "nginx" / "README.md").read_text().partition("directive by directive")[2].partition("\n## ")[0]
+    first_column = "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| "))
+    named = set(re.findall(r"^\s*([a-z_]+) [^{]*;$", recipe, re.MULTILINE)) - {"rewrite"}
+    assert len(named) > 20
+    assert {name for name in named if name not in first_column} == set()
