@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -74,7 +73,7 @@ def test_a_python_that_only_root_can_start_is_not_taken(
     """As one of pyenv or uv below /root."""
     child = helper("child")
     (place := tmp_path / "closed").mkdir(mode=0o700)
-    (python := place / "python3.11").write_bytes(Path(sys.executable).resolve().read_bytes()[:4])
+    (python := place / "python3.11").write_bytes(b"\x7fELF")
     python.chmod(0o755)
     monkeypatch.setattr(child, "account", lambda: None)
     assert child.starts(python)

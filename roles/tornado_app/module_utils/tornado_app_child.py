@@ -97,11 +97,8 @@ class Scratch:
 
     def show(self, top: Path) -> None:
         """Let the account read what is there, whatever umask a program had that made it."""
-        for path in (top, *top.rglob("*")) if self.account else ():
-            mode = path.lstat().st_mode
-            wanted = mode | (mode & 0o500) >> 6
-            if mode != wanted and not stat.S_ISLNK(mode):
-                path.chmod(wanted)
+        if self.account:
+            run(["chmod", "--recursive", "go+rX", top], f"Showing {top} to {ACCOUNT}")
 
     def run(self, command: list[str | Path], doing: str, seconds: int, cwd: Path | None = None) -> None:
         """Run what a release brings. Raises Refusal with the last lines of what it printed."""
@@ -136,7 +133,7 @@ class Scratch:
             try:
                 process = subprocess.Popen(
                     # no setuid program makes it more than the account
-                    ["setpriv", "--no-new-privs", *(str(word) for word in command)],
+                    [*(["setpriv", "--no-new-privs"] if self.account else []), *(str(word) for word in command)],
                     stdin=subprocess.DEVNULL,
                     stdout=said,
                     stderr=said,
@@ -198,8 +195,11 @@ def interpreter(version: str) -> str | None:
 def starts(python: Path) -> bool:
     """Whether the account can start an interpreter, and it is one: a script of that name looks for another one."""
     real = python.resolve()
-    if not os.access(real, os.X_OK) or real.read_bytes()[:4] != b"\x7fELF":
+    if not real.is_file() or not os.access(real, os.R_OK | os.X_OK):
         return False
+    with real.open("rb") as file:
+        if file.read(2) == b"#!":
+            return False
     # /root is closed, as a rule, and what pyenv or uv installed for root is below it
     return account() is None or all(path.stat().st_mode & 0o001 for path in (real, *real.parents))
 
