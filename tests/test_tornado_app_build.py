@@ -210,7 +210,12 @@ def test_what_an_application_needs_and_the_lock_file_lacks(build: ModuleType, tm
     """It may be imported at the first request only."""
     needs = "".join(
         f"Requires-Dist: {need}\n"
-        for need in ("lent>=2 ; python_version < '3.12'", "windows ; sys_platform == 'win32'", "x ; extra == 'x'")
+        for need in (
+            "lent>=2 ; python_version < '3.12'",
+            "windows ; sys_platform == 'win32'",
+            "x ; extra == 'x'",
+            "old (>=2011k)",
+        )
     )
     board, lent = build.Wheel(wheel(tmp_path, {}, needs=needs)), build.Wheel(wheel(tmp_path, {}, name="lent"))
     build.check_needs([board], TARGET | {"python": "3.13", "python_full": "3.13.1"})

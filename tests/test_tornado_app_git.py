@@ -426,11 +426,16 @@ def test_a_link_of_a_repository_brings_nothing_of_the_controller(
             assert {Path(name).name for name in tar.getnames() if name.endswith(".js")} == names
     (warning,) = warnings
     assert warning.endswith("links that lead out of its repository: src/board/static/hosts.js.")
+    (repository.path / "link").symlink_to("/etc")
     (repository.app / "requirements.lock").unlink()
     (repository.app / "requirements.lock").symlink_to("/etc/hosts")
     repository.commit("a lock file that is none")
     assert run_module(build, capsys, **(given | {"source": f"{repository.url}#subdirectory=app"}))["msg"] == (
         "tornado_app_source: got a link as 'requirements.lock' that leads out of the repository; expected a file in it."
+    )
+    message = run_module(build, capsys, **(given | {"source": f"{repository.url}#subdirectory=link"}))["msg"]
+    assert message.startswith(
+        f"tornado_app_source: got '{repository.url}#subdirectory=link', whose subdirectory leads out of it;"
     )
 
 

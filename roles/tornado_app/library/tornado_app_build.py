@@ -59,7 +59,7 @@ from ansible.module_utils.tornado_app_lockfile import (
     read_lock,
 )
 from ansible.module_utils.tornado_app_source import Source, read_file, read_project, required_names, value_of
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
@@ -391,7 +391,10 @@ def check_needs(wheels: list[Wheel], target: dict[str, str]) -> None:
     there = {wheel.name: wheel for wheel in wheels}
     for wheel in wheels:
         for text in wheel.needs:
-            need = Requirement(text)
+            try:
+                need = Requirement(text)
+            except InvalidRequirement:  # of an old wheel, which installs all the same
+                continue
             if need.marker is not None and not need.marker.evaluate(environment):
                 continue
             other = there.get(canonicalize_name(need.name))

@@ -303,6 +303,8 @@ class Repository:
             # a branch moves, and so names no release; a commit's name says nothing to anybody
             name = reference if is_tag and RELEASE_NAME.fullmatch(reference) else ""
             place = tree / self.subdirectory
+            if not place.resolve().is_relative_to(tree):
+                raise Refusal(f"{self.variable}: got '{self.shown}', whose subdirectory leads out of it; {EXPECTED}.")
             try:
                 yield Exported(place, name, History(self.mirror, commit, index, tree, place), warnings)
             except Refusal as refusal:

@@ -117,14 +117,15 @@ class Source:
         above = [folder for folder in self.directory.parents if folder == top or top in folder.parents]
         for folder in reversed(above):
             for name in (".gitignore", ".gitattributes"):
-                self.look(folder / name, (folder / name).relative_to(top).as_posix(), (), quiet=True)
+                if (folder / name).is_file():
+                    self.look(folder / name, (folder / name).relative_to(top).as_posix(), ())
         self.walk(self.directory, self.prefix, (identity_of(self.directory),))
         for why, names in self.left_out.items():
             some = f"{', '.join(names[:5])} and {len(names) - 5} more" if len(names) > 5 else ", ".join(names)
             self.warnings.append(f"{VARIABLE}: left out of '{self.directory}' {why}: {some}.")
 
     def leave_out(self, why: str, path: Path) -> None:
-        self.left_out.setdefault(why, []).append(str(path.relative_to(self.directory)))
+        self.left_out.setdefault(why, []).append(os.path.relpath(path, self.directory))
 
     def walk(self, folder: Path, name: str, chain: tuple[tuple[int, int], ...]) -> None:
         """Look at what is in a directory, in an order that no file system decides."""
@@ -132,7 +133,7 @@ class Source:
             names = sorted(entry.name for entry in os.scandir(folder))
         except OSError as error:
             raise Refusal(
-                f"{VARIABLE}: got '{folder}', which cannot be read ({error.strerror}); expected it to be."
+                f"{VARIABLE}: got '{folder}', which cannot be read ({error.strerror}); expected a directory that can."
             ) from None
         if CACHE[0] in names and (folder / CACHE[0]).is_file() and (folder / CACHE[0]).read_bytes()[:43] == CACHE[1]:
             return
@@ -141,7 +142,7 @@ class Source:
         for one in names:
             self.look(folder / one, one if name == "." else f"{name}/{one}", chain)
 
-    def look(self, path: Path, name: str, chain: tuple[tuple[int, int], ...], *, quiet: bool = False) -> None:
+    def look(self, path: Path, name: str, chain: tuple[tuple[int, int], ...]) -> None:
         """Take a file, go into a directory, or say why not."""
         try:
             name.encode()
@@ -159,10 +160,9 @@ class Source:
                 raise Refusal(
                     f"{VARIABLE}: got '{path}' without its content; expected it. Run: git annex get ."
                 ) from None
-            if linked:
-                self.leave_out("links that lead nowhere", path)
-            elif not quiet:
+            if not linked:
                 raise Refusal(f"{VARIABLE}: got '{path}', which cannot be read ({error.strerror}).") from None
+            self.leave_out("links that lead nowhere", path)
             return
         if linked and self.fence and not path.resolve().is_relative_to(self.fence):
             self.leave_out("links that lead out of its repository", path)
