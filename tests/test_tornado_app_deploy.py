@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -593,10 +594,12 @@ def test_a_deploy_that_succeeded_says_what_is_where() -> None:
 def test_info_of_a_host(root: Path, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     module = load_module("tornado_app", "tornado_app_info")
     asked: list[str] = []
+    lies: dict[str, Any] = {}
 
     def ask(path: str, what: str) -> dict[str, Any] | None:
         asked.append(Path(path).name)
-        return None if "g0" in path else {"state": "ready", "port": 8000, "generation": Path(path).name[:2]}
+        dead = "g0" in path or not Path(path).exists()
+        return None if dead else {"state": "ready", "port": 8000, "generation": Path(path).name[:2]} | lies
 
     module.ask = ask  # type: ignore[attr-defined]
     sockets = root.parent / "run"
@@ -619,6 +622,8 @@ def test_info_of_a_host(root: Path, call: Call, capsys: pytest.CaptureFixture[st
     call(OTHER, **BEGIN)
     told = read()
     assert not told["changed"]
+    lies["generation"] = "g7"
+    assert [one["state"] for one in read()["processes"]] == ["silent"], "another's word is no answer"
     assert sorted(process["generation"] for process in told["processes"]) == ["g1", "g2", "g3"], "g0's socket is dead"
     assert [(one["name"], one["current"], one["before"], one["last_current"]) for one in told["generations"]] == [
         ("g3", True, False, 30),
@@ -628,6 +633,19 @@ def test_info_of_a_host(root: Path, call: Call, capsys: pytest.CaptureFixture[st
     ]
     assert [one["id"] for one in told["deploys"]] == [f"run-{number}" for number in range(2, 7)]
     assert told["lock"] == lock_of(root)
+
+
+def test_processes_are_asked_side_by_side() -> None:
+    module = load_module("tornado_app", "tornado_app_info")
+    both = threading.Barrier(2, timeout=20)
+
+    def ask(path: str, what: str) -> dict[str, Any] | None:
+        both.wait()
+        return None
+
+    module.ask = ask  # type: ignore[attr-defined]
+    known = [{"name": "g1", "release": "1.0", "ports": [8000, 8001], "current": True}]
+    assert [one["state"] for one in module.processes(known, Path("/run"))] == ["silent", "silent"]
 
 
 def test_info_of_a_bare_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

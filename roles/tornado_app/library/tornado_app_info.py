@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,19 @@ def generations(root: Path) -> list[dict[str, Any]]:
 
 def processes(known: list[dict[str, Any]], sockets: Path) -> list[dict[str, Any]]:
     """What every process answers, by port; two of a port in the middle of a handover."""
+    asked = [(generation, port) for generation in known for port in generation["ports"]]
+    places = [str(sockets / f"{generation['name']}-{port}.sock") for generation, port in asked]
+    # side by side: one that does not answer takes its time, and there may be many
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(ask, places, ["/status"] * len(places)))
     found = []
-    for generation in known:
-        name = generation["name"]
-        for port in generation["ports"]:
-            socket = sockets / f"{name}-{port}.sock"
-            answer = ask(str(socket), "/status") if socket.exists() else None
-            if answer or generation["current"]:
-                silent = {"state": "silent", "port": port, "release": generation["release"], "generation": name}
-                found.append(answer or silent)
+    for (generation, port), answer in zip(asked, answers, strict=True):
+        if answer and (answer["generation"], answer["port"]) == (generation["name"], port):
+            found.append(answer)
+        elif generation["current"]:
+            found.append(
+                {"state": "silent", "port": port, "release": generation["release"], "generation": generation["name"]}
+            )
     return sorted(found, key=lambda one: one["port"])
 
 
