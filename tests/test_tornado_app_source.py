@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from build_support import (  # noqa: F401 -- pytest takes fixtures from here
+    BACKENDS,
     CACHE,
     PROJECT,
     TARGET,
@@ -16,6 +17,15 @@ from build_support import (  # noqa: F401 -- pytest takes fixtures from here
     source_fixture,
     write,
 )
+from eyewall_support import REPOSITORY
+from packaging.requirements import Requirement
+
+PROJECTS = [
+    path
+    for where in ("app", "runner", "tests/apps/*", "examples/*")
+    for path in REPOSITORY.glob(f"{where}/pyproject.toml")
+    if "[build-system]" in path.read_text()
+]
 
 
 def test_what_a_build_may_read_is_there(helper: Callable[[str], ModuleType], source: Path, tmp_path: Path) -> None:
@@ -115,3 +125,14 @@ def test_platforms_are_those_that_the_hosts_c_library_takes(
     assert {f"manylinux_2_17_{machine}", f"manylinux2014_{machine}", f"manylinux_2_5_{machine}"} <= set(names)
     assert f"manylinux_2_{int(glibc[2:]) + 1}_{machine}" not in names
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("path", [str(path.parent.relative_to(REPOSITORY)) for path in PROJECTS])
+def test_what_builds_this_repositorys_packages_is_pinned(
+    build: ModuleType, helper: Callable[[str], ModuleType], path: str
+) -> None:
+    """Otherwise the next `make lock` is found out by the next deploy."""
+    pins = build.for_target("backends", build.read_lock("backends", BACKENDS).pins, TARGET)
+    builder = build.Builder(Path("/nowhere"), ("3.11", ""), [{}, {}, pins])
+    needs, _, _ = helper("source").build_system(build.read_project(REPOSITORY / path))
+    assert [builder.pinned(Requirement(need), path).name for need in needs]
