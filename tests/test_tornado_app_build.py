@@ -418,3 +418,11 @@ def test_a_wheel_with_a_name_that_is_none(build: ModuleType, tmp_path: Path) -> 
         build.delivered(str(file), "", tmp_path),
     ):
         pass
+
+
+def test_a_build_directory_that_cannot_be_is_named(
+    build: ModuleType, given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    said = run_module(build, capsys, **given | {"build": str(tmp_path / "file")})["msg"]
+    assert said.startswith(f"Building on the controller, in {tmp_path}/file (tornado_app_build), failed: [Errno ")

@@ -38,6 +38,13 @@ def test_ansibles_version(version: str, refused: bool) -> None:
     assert not refused or said.startswith("ansible-core: got 2.18.6; expected 2.19 or later")
 
 
+def test_a_python_without_what_builds() -> None:
+    assert action.mistaken_python() is None
+    assert action.mistaken_python(("json", "nosuch", "neither")).startswith(
+        f"{sys.executable}: got no nosuch and no neither; expected what `make tools` puts into .venv"
+    )
+
+
 @pytest.mark.parametrize(
     ("groups", "config", "said"),
     [

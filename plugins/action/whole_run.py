@@ -1,7 +1,9 @@
 """Refuse a run that would do nothing, or a part of what it is for: it would end well, or with an undefined variable."""
 
 import difflib
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ def mistaken_version(version: str) -> str | None:
     if tuple(int(part) for part in version.split(".")[:2]) >= OLDEST:
         return None
     return f"ansible-core: got {version}; expected {'.'.join(map(str, OLDEST))} or later, as `make tools` puts it into .venv."
+
+
+def mistaken_python(modules: tuple[str, ...] = ("brotli", "packaging")) -> str | None:
+    """What the Python of Ansible lacks to build a release, which the controller does."""
+    lacking = [name for name in modules if find_spec(name) is None]
+    if not lacking:
+        return None
+    got = " and no ".join(lacking)
+    return f"{sys.executable}: got no {got}; expected what `make tools` puts into .venv (. .venv/bin/activate)."
 
 
 def mistaken_tags(option: str, tags: list[str]) -> str | None:
@@ -54,6 +65,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         variables = task_vars or {}
         sentences = [
             mistaken_version(core),
+            mistaken_python() if self._task.args["builds"] else None,
             mistaken_tags("--tags", list(variables["ansible_run_tags"])),
             mistaken_tags("--skip-tags", list(variables["ansible_skip_tags"])),
             mistaken_groups(

@@ -569,6 +569,8 @@ def main() -> None:
         module.exit_json(**bundle(params, module.warn))
     except Refusal as refusal:
         module.fail_json(msg=str(refusal))
+    except OSError as error:
+        module.fail_json(msg=f"Building on the controller, in {params['build']} (tornado_app_build), failed: {error}.")
 
 
 if __name__ == "__main__":
