@@ -39,10 +39,15 @@ def test_its_variables_are_inputs_of_roles_and_what_the_role_allows(example: Pat
     options = {name: option for role in ROLE_NAMES for name, option in options_of(role).items()}
     assert set(given) <= set(options)
     command = given["tornado_app_command"]
-    assert (
-        preflight.run_mistakes({"factory": "", "command": command, "server": "eyewall", "fork": False, "debug": False})
-        == []
-    )
+    params = {
+        "factory": "",
+        "command": command,
+        "server": "eyewall",
+        "fork": False,
+        "debug": False,
+        "debug_switches": {},
+    }
+    assert preflight.run_mistakes(params) == []
     assert (REPOSITORY / "inventory/any" / given["tornado_app_source"].split("/", 1)[1]).resolve() == example
 
 
