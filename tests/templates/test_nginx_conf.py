@@ -527,6 +527,7 @@ def test_with_names_another_one_is_misdirected() -> None:
         ("example.org example.org.evil.example", True),
         ("example.org xexample.org", True),
         ("example.org example.org:80x", True),
+        ("example.org example.org:80@evil.example", True),
     ],
 )
 def test_the_request_line_names_the_same_host(http: Block, server: Block, hosts: str, differ: bool) -> None:

@@ -96,6 +96,8 @@ def raw(site, *lines):
         ("GET /whoami HTTP/1.1", "evil.example", 421),
         ("GET /static/robots.txt HTTP/1.1", "evil.example", 421),
         ("GET /whoami HTTP/1.1", "x.board.example", 421),
+        # what some take for the name of a user, or for the port
+        ("GET /whoami HTTP/1.1", "board.example:80@evil.example", 400),
         # names of the host itself, asked for from elsewhere
         ("GET /whoami HTTP/1.1", "localhost", 421),
         ("GET /whoami HTTP/1.1", "[::1]:80", 421),
