@@ -99,8 +99,30 @@ def test_health_path_that_answers_500_is_found_off_the_air(fleet, before, candid
         run,
         "app1, app2 failed while the release was tried off the air",
         "GET /health was answered with 500; allowed is 200 to 299. The last lines of its log:",
+        r" GAUGE_FAULT is 'health'\x00 ",
         "app1, app2: never left",
     )
+    assert "\x1b]0;gauge" not in run.output
+
+
+def test_task_of_the_sites_own_that_fails_is_named_and_what_it_hides_is_hidden(
+    fleet, before, candidate, watched, refused, tmp_path
+):
+    """Whatever a task with no_log says is in no summary, no record and no journal."""
+    hook = "- name: Warm the cache\n  ansible.builtin.command: sh -c 'echo hunter2-of-the-hook >&2; exit 3'\n"
+    (tmp_path / "before.yml").write_text(f"{hook}  changed_when: true\n  no_log: true\n")
+    with watched() as watch:
+        run = fleet.play("deploy", **candidate, tornado_app_before_tasks=str(tmp_path / "before.yml"))
+        watch.only(before["app1"].release)
+    refused(
+        run,
+        "app1, app2 failed while the task 'Warm the cache' ran",
+        "What it says is hidden: it has no_log.",
+        "app1, app2: never left",
+    )
+    assert "hunter2" not in run.output
+    for host in fleet.hosts:
+        assert "hunter2" not in fleet.sh(host, "cat /opt/gauge/deploys.jsonl; journalctl --no-pager")
 
 
 def test_process_that_never_gets_ready_is_found_off_the_air(fleet, before, candidate, watched, refused):

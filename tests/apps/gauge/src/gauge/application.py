@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import socket
+import sys
 import threading
 import time
 from html import escape
@@ -54,6 +55,9 @@ class Health(Base):
     def get(self) -> None:
         if self.settings["fault"] == "health":
             self.set_status(500)
+            # as whatever writes for a terminal does, and a NUL, which no XML knows
+            sys.stderr.write("\x1b]0;gauge\x07\x1b[1;31mGAUGE_FAULT is 'health'\x1b[0m\x00\n")
+            sys.stderr.flush()
         self.write("ok\n" if self.get_status() == 200 else "GAUGE_FAULT is 'health'\n")
 
 
