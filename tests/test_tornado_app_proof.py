@@ -116,6 +116,12 @@ def test_a_process_that_dies_of_a_request_is_named(host: Host, prove: Prove) -> 
     assert off_air(host) == ["ready", "gives up"], "nobody starts it again"
 
 
+def test_a_process_that_leaves_instead_of_draining_is_not_waited_for(host: Host, prove: Prove) -> None:
+    result = prove(settings={"ASKED": "leaves"})
+    assert result["changed"] is True, result["msg"]
+    assert off_air(host) == ["ready"], "nobody starts it again"
+
+
 @pytest.mark.parametrize(
     ("misbehaviour", "why", "line"),
     [

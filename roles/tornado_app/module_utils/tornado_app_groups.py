@@ -219,8 +219,9 @@ class Groups:
                 self.tell(group, port)
             for port in [port for port in waiting if port not in drains]:
                 state = self.state(group, port)
-                # supervisord starts what ended by itself again, and stops nothing that it has not started yet
-                if state in GONE and not (state == "EXITED" and f"{group}:{port}" in self.left_early):
+                # supervisord starts what ended by itself again, but no proof, and stops nothing that it has not started yet
+                restarts = f"{group}:{port}" in self.left_early and not group.endswith("-proof")
+                if state in GONE and not (state == "EXITED" and restarts):
                     waiting.remove(port)
                     seconds[port] = round(time.monotonic() - begun, 2)
                 elif state in RUNNING:
