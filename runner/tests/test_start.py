@@ -206,6 +206,11 @@ def test_release_is_in_the_environment(start: Start) -> None:
         ("[]", 0o600, "holds a list; a JSON object of strings is wanted"),
         ('{"SECRET_NUMBER": 815}', 0o600, "the value of 'SECRET_NUMBER' is a int"),
         ('{"A=B": "x"}', 0o600, "'A=B' cannot name an environment variable"),
+        (
+            json.dumps({"SECRET_NUMBER": "815" + 131072 * "0"}),
+            0o600,
+            "'SECRET_NUMBER': got 131075 characters; expected less",
+        ),
     ],
 )
 def test_bad_settings(tmp_path: Path, content: str, mode: int, wanted: str) -> None:

@@ -396,6 +396,8 @@ def _answering(admin: Path) -> Iterator[int]:
             connection.setblocking(False)
             try:
                 connection.connect(path)
-            except (ConnectionRefusedError, FileNotFoundError):
+            except BlockingIOError:
+                raise
+            except OSError:  # nobody's, or another account's
                 continue
             yield struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]

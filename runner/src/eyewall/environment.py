@@ -19,6 +19,9 @@ from eyewall.errors import Refusal
 # Says that this very process (its PID) has its environment, and which values that replaced; nobody's child sees it.
 _ENTERED = "_EYEWALL_ENTERED"
 
+# Bytes of a variable, with its name and its end: the kernel starts no program with more (MAX_ARG_STRLEN, execve(2)).
+LONGEST = 32 * 4096
+
 # What stood in the environment before the settings, None for nothing: a reload starts from there (`eyewall.debug`).
 replaced: dict[str, str | None] = {}
 
@@ -71,6 +74,11 @@ def read_settings(path: Path) -> dict[str, str]:
             # The value may be a secret: its type is enough to find the mistake.
             raise Refusal(
                 f"--settings {path}: the value of {name!r} is a {type(value).__name__}; a string without NUL is wanted"
+            )
+        if len(f"{name}={value}".encode(errors="replace")) >= LONGEST:
+            raise Refusal(
+                f"--settings {path}: {name!r}: got {len(value)} characters; expected less than {LONGEST // 1024} KB, the most "
+                "that a variable of the environment may have. Put it into a file"
             )
     return settings
 
