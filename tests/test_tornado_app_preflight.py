@@ -284,6 +284,7 @@ def test_which_name_that_is(names: list[str] | None, asked: str) -> None:
         ("tornado_app_batch", 0, "1 to 9999"),
         ("tornado_app_start_timeout", "0", "1 to 86400"),
         ("tornado_app_backlog", 2**31, "1 to 2147483647"),
+        ("tornado_app_settle", "a while", "0 to 86400"),
     ],
 )
 def test_numbers_out_of_their_limits(

@@ -194,7 +194,7 @@ def number_mistakes(numbers: dict[str, Any]) -> list[str]:
         f"{name}: got {value}; expected {low} to {high}."
         for name, value in numbers.items()
         for low, high in [LIMITS[name]]
-        if not low <= int(value) <= high
+        if not (re.fullmatch(r"-?[0-9]+", str(value)) and low <= int(value) <= high)
     ]
 
 
