@@ -37,13 +37,13 @@ def test_a_lock_file_as_uv_writes_it(lockfile: ModuleType, lock: Callable[[str],
     assert found.index == []
 
 
-def test_another_order_of_hashes_says_the_same(lockfile: ModuleType, lock: Callable[[str], Path]) -> None:
+def test_another_order_or_case_of_hashes_says_the_same(lockfile: ModuleType, lock: Callable[[str], Path]) -> None:
     other = HASH.replace("0", "1")
     said = [
         lockfile.read_lock(VARIABLE, lock(f"a==1 {hashes}\n")).pins[0].statement
-        for hashes in (f"{HASH} {other}", f"{other} {HASH}")
+        for hashes in (f"{HASH} {other}", f"{other} {HASH}", f"{other} {HASH[:14]}{HASH[14:].upper()}")
     ]
-    assert said[0] == said[1]
+    assert said[0] == said[1] == said[2]
 
 
 @pytest.mark.parametrize("name", ["app/requirements.lock", "requirements/build.txt"])

@@ -38,7 +38,7 @@ def test_what_a_build_may_read_is_there(helper: Callable[[str], ModuleType], sou
         "src/board/dist/x.py",
         "old.pyc",
     ]
-    taken += [".mypy_cache/theirs.txt", "venv/notes.txt", "my.egg-info/notes.txt", "build/lib/their.js"]
+    taken += ["pyvenv.cfg", ".mypy_cache/theirs.txt", "venv/notes.txt", "my.egg-info/notes.txt", "build/lib/their.js"]
     left = [
         "a/CACHEDIR.TAG",
         "v/pyvenv.cfg",

@@ -7,6 +7,7 @@ import csv
 import email.parser
 import functools
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -239,8 +240,10 @@ def fetch_source(pin: Pin, index: list[str], build: Path) -> tuple[str, bytes]:
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 -- it is the operator's index that named it
             data = answer.read()
-    except OSError as error:
-        raise Refusal(f"{doing} failed: {without_credentials(url)}: {error}") from None
+    except (OSError, http.client.HTTPException) as error:
+        # the latter quotes a part of the address, which may be a password
+        why = error if isinstance(error, OSError) else type(error).__name__
+        raise Refusal(f"{doing} failed: {without_credentials(url)}: {why}") from None
     if not any(hashlib.new(kind, data).hexdigest() == value for kind, value in (one.split(":") for one in pin.hashes)):
         raise Refusal(f"{doing} failed: {without_credentials(url)} has another hash than {pin.place} says.")
     return PurePosixPath(urllib.parse.urlsplit(url).path).name, data

@@ -169,7 +169,7 @@ def pin(variable: str, line: str, place: str) -> Pin:
     pins = [part for part in requirement.specifier if part.operator in ("==", "===") and "*" not in part.version]
     if len(pins) != 1 or len(requirement.specifier) != 1:
         raise Refusal(f"{variable}: got '{shown}' ({place}) without an exact version; expected name==version. {AGAIN}")
-    hashes = tuple(HASH.findall(" ".join(options)))
+    hashes = tuple(value.lower() for value in HASH.findall(" ".join(options)))
     if not hashes or len(hashes) != len(options):
         what = "a hash that is none" if options else "no hash"
         raise Refusal(f"{variable}: got '{shown}' ({place}) with {what}; expected --hash=sha256:… behind it. {AGAIN}")

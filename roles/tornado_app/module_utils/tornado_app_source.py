@@ -135,10 +135,15 @@ class Source:
             raise Refusal(
                 f"{VARIABLE}: got '{folder}', which cannot be read ({error.strerror}); expected a directory that can."
             ) from None
-        if CACHE[0] in names and (folder / CACHE[0]).is_file() and (folder / CACHE[0]).read_bytes()[:43] == CACHE[1]:
-            return
-        if "pyvenv.cfg" in names:  # a virtualenv
-            return
+        if folder != self.directory:  # which may well be a virtualenv, too (python -m venv .)
+            if (
+                CACHE[0] in names
+                and (folder / CACHE[0]).is_file()
+                and (folder / CACHE[0]).read_bytes()[:43] == CACHE[1]
+            ):
+                return
+            if "pyvenv.cfg" in names:  # a virtualenv
+                return
         for one in names:
             self.look(folder / one, one if name == "." else f"{name}/{one}", chain)
 
