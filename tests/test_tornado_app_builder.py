@@ -513,6 +513,23 @@ def test_a_package_that_cannot_be_had(
 
 
 @pytest.mark.usefixtures("no_index")
+def test_hosts_get_the_hash_that_they_compare(
+    given: dict[str, Any], run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """A lock file may have others."""
+    (tmp_path / "index").mkdir()
+    data = wheel(tmp_path / "index", {}, name="needed").read_bytes()
+    Path(given["lock"]).write_text(
+        f"--find-links index\nneeded==1.0.0 --hash=sha512:{hashlib.sha512(data).hexdigest()}\n"
+    )
+    (target,) = run()["targets"].values()
+    with tarfile.open(target["wheelhouse"]) as tar:
+        wanted = tar.extractfile("requirements.txt")
+        assert wanted
+        assert wanted.read().decode() == f"needed==1.0.0 --hash=sha256:{hashlib.sha256(data).hexdigest()}\n"
+
+
+@pytest.mark.usefixtures("no_index")
 def test_a_package_for_a_newer_python(
     given: dict[str, Any], run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

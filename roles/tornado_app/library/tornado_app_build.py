@@ -339,8 +339,12 @@ def wheelhouse(builder: Builder, pins: list[Pin], target: dict[str, str]) -> Pat
         wheels = Path(unfinished, "house", "wheels")
         wheels.mkdir(parents=True)
         lines = {pin.name: pin.line() for pin in pins}
-        for made in fetched(builder, {pin.name: pin for pin in pins}, target, wheels):
-            lines[Wheel(made).name] = f"{Wheel(made).name}=={Wheel(made).version} --hash=sha256:{hashed(made)}"
+        made = [Wheel(path) for path in fetched(builder, {pin.name: pin for pin in pins}, target, wheels)]
+        # hosts compare SHA-256, which a lock file need not have
+        other = {pin.name for pin in pins if not any(one.startswith("sha256:") for one in pin.hashes)}
+        made += [wheel for path in wheels.iterdir() if other and (wheel := Wheel(path)).name in other]
+        for wheel in made:
+            lines[wheel.name] = f"{wheel.name}=={wheel.version} --hash=sha256:{hashed(wheel.path)}"
         (wheels.parent / "requirements.txt").write_text(
             "".join(f"{line}\n" for line in lines.values()), encoding="utf-8"
         )
