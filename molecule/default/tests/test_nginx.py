@@ -1,5 +1,6 @@
 """What nginx makes of Tornado's guide: each point asked for from outside."""
 
+import contextlib
 import gzip
 import hashlib
 import http.client
@@ -247,6 +248,76 @@ def test_an_upload_of_51_mb_gets_413(site):
     assert answer.header("Server") == "nginx"
 
 
+def test_a_body_that_nothing_takes_is_refused_before_it_is_read(site):
+    """By its size elsewhere; by the process, which is not even sent it, where the site takes files."""
+    for method, path, status in (("POST", "/never", 413), ("POST", "/", 413), ("DELETE", "/upload", 405)):
+        with socket.create_connection(("127.0.0.1", site.port), timeout=30) as connection:
+            head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 51380224\r\n\r\n"
+            # which is still sent when the answer comes
+            connection.sendall(head.encode() + b"x" * 2**20)
+            assert connection.recv(12) == f"HTTP/1.1 {status}".encode(), (method, path)
+
+
+def test_who_says_nothing_or_half_a_head_is_gone_after_ten_seconds(site):
+    begun = time.monotonic()
+    with contextlib.ExitStack() as at_end:
+        waiting = [
+            at_end.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=60)) for _ in range(2)
+        ]
+        waiting[1].sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        for connection in waiting:
+            while connection.recv(1000):
+                pass
+    assert 9 < time.monotonic() - begun < 60
+
+
+def lines_of(site, marker):
+    """The lines of both logs of nginx that a request left, whose head ends with a marker; of the access log, as JSON."""
+    logged = site.sh("cat /var/log/nginx/access.log /var/log/nginx/error.log").encode("utf-8", "surrogateescape")
+    return [line for line in logged.splitlines() if marker.encode() in line]
+
+
+@pytest.mark.parametrize(
+    ("head", "fields", "most"),
+    [
+        (b"GET /a?MARK\xff\xfe HTTP/1.1\r\nReferer: \xe2\x82\r\nUser-Agent: \xed\xa0\x80", {"agent": "", "referer": ""}, 600),
+        ("GET /\u20ac?MARK HTTP/1.1\r\nUser-Agent: gr\u00fc\u00df".encode(), {"agent": "gr\u00fc\u00df"}, 600),
+        (b"GET /?MARK" + b'"' * 7000 + b" HTTP/1.1\r\nReferer: " + b"\x01" * 7000 + b"\r\nUser-Agent: " + b'"' * 7000,
+         {"referer": "", "agent": '"' * 300}, 4000),
+        (b"A" * 7000 + b" /?MARK HTTP/1.1", {"method": "A" * 20}, 600),
+        # what nginx refuses is said once
+        (b"GET /?MARK HTTP/1.1\r\nHost: \x7f", {"status": 400, "host": ""}, 600),
+    ],
+    ids=["no UTF-8", "UTF-8", "long", "a long method", "a bad host"],
+)  # fmt: skip
+def test_a_line_of_the_log_is_json_and_short_whatever_a_client_writes(site, until, head, fields, most):
+    marker = f"m{time.time_ns()}"
+    with socket.create_connection(("127.0.0.1", site.port), timeout=30) as connection:
+        host = b"" if b"Host:" in head else b"\r\nHost: localhost"
+        connection.sendall(head.replace(b"MARK", marker.encode()) + host + b"\r\n\r\n")
+        connection.recv(1)
+    (line,) = until(lambda: lines_of(site, marker))
+    assert len(line) < most
+    entry = json.loads(line.decode("utf-8"))
+    assert entry["cut"] is True
+    assert {name: entry[name] for name in fields} == fields
+
+
+def test_logs_are_rotated_by_size(site, until):
+    assert "*:00/5:00" in site.sh("systemctl show logrotate.timer --property TimersCalendar")
+    before = site.sh("stat --format %%i /var/log/nginx/access.log")
+    site.sh("head --bytes=101M /dev/zero >>/var/log/nginx/access.log")
+    site.sh("systemctl start logrotate.service")
+    try:
+        assert site.sh("stat --format %%i /var/log/nginx/access.log.1") == before
+        # nginx writes to the new one
+        marker = f"/never?{time.time_ns()}"
+        site.get(marker)
+        until(lambda: lines_of(site, marker))
+    finally:
+        site.sh("rm /var/log/nginx/access.log.1")
+
+
 def test_websocket(site):
     connection = websocket.create_connection(
         f"ws://127.0.0.1:{site.port}/live", origin=f"http://127.0.0.1:{site.port}", timeout=10
@@ -305,7 +376,10 @@ def test_settings_in_force(site, open_files_limit):
         "sendfile on;",
         "tcp_nopush on;",
         "tcp_nodelay on;",
+        "client_max_body_size 1M;",
         "client_max_body_size 50M;",
+        "proxy_request_buffering off;",
+        "limit_conn clients 500;",
         "proxy_next_upstream error;",
         "server_tokens off;",
         f"worker_rlimit_nofile {open_files_limit};",

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 import uuid
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,6 +25,39 @@ headers = {"X-Forwarded-For": "203.0.113.7", "X-Real-IP": "203.0.113.8", "X-Forw
 headers["Host"] = "site.example"
 connection.request("GET", "/echo?text=" + sys.argv[2], headers=headers)
 print(connection.getresponse().read().decode())
+"""
+# Sends bodies to a front door, from a host, that come drop by drop once a part is there, and one that is slow and steady.
+# Says what became of them, and after how many seconds.
+DRIP = """
+import json, socket, sys, threading, time
+def send(path, size, first, pieces):
+    began, status = time.monotonic(), ""
+    try:
+        with socket.create_connection((sys.argv[1], 80), 60) as connection:
+            connection.sendall(f"POST {path} HTTP/1.1\\r\\nHost: site.example\\r\\nContent-Length: {size}\\r\\n\\r\\n".encode())
+            connection.sendall(b"x" * first)
+            connection.settimeout(0.5)
+            while not status and time.monotonic() - began < 150:
+                try:
+                    status = connection.recv(12).decode() or "closed"
+                except TimeoutError:
+                    connection.sendall(b"x" * min(pieces, size - first))
+                    first += min(pieces, size - first)
+    except OSError as error:
+        status = repr(error)
+    ended.append((path, status, time.monotonic() - began))
+ended = []
+kinds = [("/echo", 2**20, 2**19, 1)] * 10 + [("/upload", 49 * 2**20, 2**22, 1)] * 10 + [("/upload", 240000, 0, 3000)]
+threads = [threading.Thread(target=send, args=kind) for kind in kinds]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(json.dumps(ended))
+"""
+# Memory of the largest process of the application, and what nginx stores of bodies (in files that have no name), in MB.
+HELD = """
+import json, shutil, subprocess
+sizes = subprocess.run(["ps", "-o", "rss=", "-u", "gauge"], capture_output=True, text=True).stdout.split()
+print(json.dumps([max(map(int, sizes)) / 1024, shutil.disk_usage("/var/lib/nginx").used / 2**20]))
 """
 # The state of a host as its balancer sees it.
 STATE = """
@@ -139,6 +173,30 @@ def test_a_reload_of_the_balancer_loses_nothing(fleet: Fleet, settled: Step) -> 
         time.sleep(2)
     assert set(look(fleet)["lb1"].doors) - set(before), "there is a new process"
     assert traffic.report.lost == [], traffic.report.table()
+
+
+def test_slow_bodies_are_ended_and_others_do_not_notice(fleet: Fleet, settled: Step) -> None:
+    def held() -> list[Any]:
+        return [json.loads(fleet.sh(host, "python3 -c %s", HELD)) for host in fleet.hosts]
+
+    before = held()
+    with Traffic({"balancer": fleet.doors["balancer"]}, rate=60) as traffic:
+        words = ["podman", "exec", fleet.container("app2"), "python3", "-c", DRIP, address(fleet, "lb1")]
+        slow = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        time.sleep(10)
+        meanwhile = held()
+        ended = json.loads(slow.communicate(timeout=200)[0])
+    assert traffic.report.lost == [], traffic.report.table()
+    # a second for each 1,000 bytes is what they have, over 20 s; the steady one is slower than 40 of these 20
+    *dripping, (path, status, seconds) = sorted(ended, key=lambda each: "200" in each[1])
+    assert (path, status) == ("/upload", "HTTP/1.1 200")
+    assert seconds > 30
+    assert {(path, status) for path, status, _ in dripping} == {("/echo", "HTTP/1.1 408"), ("/upload", "HTTP/1.1 408")}
+    assert min(seconds for _, _, seconds in dripping) > 15
+    # ten megabytes at most are held for what is not streamed, and nothing of the 40 MB of the others
+    assert all(now[0] - then[0] < 30 for then, now in zip(before, meanwhile, strict=True)), (before, meanwhile)
+    # app1 has nginx's files on a file system of their own
+    assert meanwhile[0][1] < 2, meanwhile
 
 
 def test_a_host_without_nginx_is_out_within_3_seconds(fleet: Fleet, settled: Step) -> None:
