@@ -252,7 +252,7 @@ def test_a_body_that_nothing_takes_is_refused_before_it_is_read(site):
     """By its size elsewhere; by the process, which is not even sent it, where the site takes files."""
     for method, path, status in (("POST", "/never", 413), ("POST", "/", 413), ("DELETE", "/upload", 405)):
         with socket.create_connection(("127.0.0.1", site.port), timeout=30) as connection:
-            head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 51380224\r\n\r\n"
+            head = f"{method} {path} HTTP/1.1\r\nHost: board.example\r\nContent-Length: 51380224\r\n\r\n"
             # which is still sent when the answer comes
             connection.sendall(head.encode() + b"x" * 2**20)
             assert connection.recv(12) == f"HTTP/1.1 {status}".encode(), (method, path)
@@ -293,7 +293,7 @@ def lines_of(site, marker):
 def test_a_line_of_the_log_is_json_and_short_whatever_a_client_writes(site, until, head, fields, most):
     marker = f"m{time.time_ns()}"
     with socket.create_connection(("127.0.0.1", site.port), timeout=30) as connection:
-        host = b"" if b"Host:" in head else b"\r\nHost: localhost"
+        host = b"" if b"Host:" in head else b"\r\nHost: board.example"
         connection.sendall(head.replace(b"MARK", marker.encode()) + host + b"\r\n\r\n")
         connection.recv(1)
     (line,) = until(lambda: lines_of(site, marker))
