@@ -128,15 +128,14 @@ def subclass() -> None:
 
 
 async def stop_and_make_anew() -> None:
-    """Stops its server and makes another, three times; the last one again on the same object."""
-    application = make_app()
-    server = application.listen(PORT)
+    """Stops its server and makes another, three times, of another application; the last one again on the same object."""
+    server = make_app().listen(PORT)
     for _ in range(3):
         await asyncio.sleep(0.3)
         server.stop()
         await asyncio.sleep(0.1)
         say("is stopped")
-        server = application.listen(PORT)
+        server = make_app().listen(PORT)
     server.stop()
     server.listen(PORT)
     say("is there")

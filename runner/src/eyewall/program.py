@@ -170,7 +170,9 @@ class Program:
                 (place,) = self.sockets(given.getsockname()[1])
                 given.close()
             assert isinstance(place, Place)  # noqa: S101
-            if self._application is None or self._application == server.request_callback:
+            # whoever asks for it by its number may have it after an application whose servers are all stopped
+            is_free = self._application is None or (place.asked != 0 and not self._process.servers.on_port)
+            if is_free or self._application == server.request_callback:
                 self._put_on_port(server)
                 server.show([place])
             elif place.asked == 0:
