@@ -129,6 +129,19 @@ def test_another_firewall_is_one_that_drops_what_it_does_not_know(name: str) -> 
     assert preflight.chains_that_drop("") == []
 
 
+@pytest.mark.parametrize(
+    ("service", "sentence"),
+    [
+        ({"port": 9100, "form": ["10.0.0.9"]}, "extra_services.form"),
+        ({"from": ["10.0.0.9"]}, "port found in extra_services"),
+        ({"port": 9100, "protocol": "tcp accept"}, "protocol"),
+    ],
+)
+def test_a_misspelt_service_opens_nothing(assess: Any, service: dict[str, Any], sentence: str) -> None:
+    assert sentence in assess(extra_services=[service])["msg"]
+    assert assess(extra_services=[{"port": "9100"}])["tcp_ports"] == [9100]
+
+
 def test_another_firewall_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(preflight, "other_firewalls", lambda: ["ip filter INPUT"])
     said = run_module(preflight, capsys, **GIVEN)["msg"]

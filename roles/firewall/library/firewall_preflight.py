@@ -30,6 +30,12 @@ options:
 
 OURS = ("inet", "eyewall")
 PORTS = range(1, 65536)
+# A misspelt `from` would be everybody.
+SERVICE = {
+    "port": {"type": "int", "required": True},
+    "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
+    "from": {"type": "list", "elements": "str"},
+}
 
 
 class RefusedError(Exception):
@@ -160,8 +166,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "connection": {"type": "str", "required": True},
-            "services": {"type": "list", "elements": "dict", "required": True},
-            "extra_services": {"type": "list", "elements": "dict", "required": True},
+            "services": {"type": "list", "elements": "dict", "required": True, "options": SERVICE},
+            "extra_services": {"type": "list", "elements": "dict", "required": True, "options": SERVICE},
             "ssh_ports": {"type": "list", "elements": "int", "required": True},
             "ssh_from": {"type": "list", "elements": "str", "required": True},
             "rollback_timeout": {"type": "int", "required": True},
