@@ -224,7 +224,8 @@ class Server(HTTPServer):
     def _watch_bodies(self) -> None:
         now = perf_counter()
         for exchange, body in list(self.bodies.items()):
-            if not exchange.connection.stream.reading():
+            stream = cast(IOStream | None, exchange.connection.stream)
+            if stream is None or not stream.reading():
                 body.forgive(now)  # the application has yet to take what came
             elif body.is_slow(self.limits.rate, now):
                 exchange.refuse(HTTPStatus.REQUEST_TIMEOUT, f"less than {self.limits.rate} bytes of a body per second")
