@@ -30,7 +30,7 @@ short_description: Install a release beside the ones that are there
 description:
   - Unpacks the bundle, publishes the static files under the hash of their content, makes the environment if it is not there,
     makes the release's virtualenv from it, imports the factory, and only then gives the release its C(release.json). A directory
-    without that file is unfinished and made anew.
+    without that file is unfinished and made again.
   - Nothing of a release is executed by root. Wheels are unpacked and compiled by the interpreter of the host, locked ones if
     their hash is in the lock file. The factory is imported by the application's account, which can write none of it.
   - An environment is a virtualenv with the locked requirements, complete when it has its C(environment.json). The releases that
@@ -58,7 +58,7 @@ ENDINGS = (".gz", ".br")  # of compressed forms
 # application and its environment are 23 MB there, and 24 MB on an ext4 disk; tornado alone is 2.6 and 5.4, uvloop 18 and 14.
 NEED = 2
 PARTS = {"archives", "manifest.json", "requirements.txt", "static", "wheels"}  # of a tar file
-COMPILE_SECONDS = 600  # a file can be made that takes for ever
+COMPILE_SECONDS = 600  # a file can be made that takes forever
 
 
 def publish(static: Path, store: Path) -> None:
@@ -203,7 +203,7 @@ class Installer:
             raise Failure(f"The {name} of release {self.params['release']} cannot be unpacked: {error}") from None
 
     def unpack(self, name: str, place: Path) -> None:
-        """Unpack a tar file into a directory, anew if an interrupted run left one: regular files, with modes of ours."""
+        """Unpack a tar file into a directory, again if an interrupted run left one: regular files, with modes of ours."""
         if place.exists():
             shutil.rmtree(place)
         place.mkdir(parents=True)
