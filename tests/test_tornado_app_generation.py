@@ -1,6 +1,7 @@
 """The move from generation to generation, with a real supervisord and processes that do as they are told."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -331,7 +332,8 @@ def test_a_process_that_was_killed_is_started_by_the_same_command(host: Host) ->
     [
         ("never ready", "was not ready within 1 s", "starting"),
         ("exit at start", "ended", "does not find its database"),
-        ("exit after ready", "ended", "gives up"),
+        # on a slow machine it has been up for startsecs by then
+        ("exit after ready", "(took over, and )?ended", "gives up"),
     ],
 )
 def test_a_generation_that_fails_leaves_the_old_one_on_every_port(
@@ -348,7 +350,7 @@ def test_a_generation_that_fails_leaves_the_old_one_on_every_port(
     with Poller(host, host.ports_of(old)) as poller, pytest.raises(host.modules.groups.Failure) as failed:
         host.move(new)
     # the process, why, and what it said last
-    assert str(failed.value).startswith(f"{new['generation']}:{bad} {why}")
+    assert re.match(rf"{re.escape(new['generation'])}:{bad} {why}", str(failed.value)), failed.value
     assert f"fake runner {new['generation']} on {bad}: {line}" in str(failed.value)
     assert r": uses no \x00colours\xff" in str(failed.value)
     # one that dies takes along what is inside it: the one request that this poller may have there
@@ -388,7 +390,7 @@ def test_a_process_that_was_restarted_before_anybody_looked_is_noticed(host: Hos
     settings = {"MISBEHAVE": "exit once", "BAD_PORT": str(first), "EXIT_AFTER": "0.3"}
     new = host.written("b", settings=settings)
     host.move(old)
-    with pytest.raises(host.modules.groups.Failure, match=r"took over, and ended \(supervisord: RUNNING\)"):
+    with pytest.raises(host.modules.groups.Failure, match=r"took over, and ended \(supervisord: (RUNNING|STARTING)\)"):
         host.move(new)
     assert host.when(new, first, "gives up") < host.when(old, second, "gone")
     lives = [event for event in host.events() if event == (new["generation"], first, "ready")]

@@ -25,7 +25,7 @@ NGINX = (
     ("nginx_upstream_keepalive", HELLO, "a connection for each request", {r"^\s*keepalive \d+;": ""}),
     ("nginx_workers", FILE, "one nginx worker", {r"^worker_processes .+;": "worker_processes 1;"}),
     ("tornado_app_processes", HELLO, "one Tornado process", {r"(^\s*server .*;\n)(?s:.*?)(?=^\s*keepalive )": r"\1"}),
-    ("access log in a buffer", FILE, "a write for each line", {r" buffer=64k flush=1s;": ";"}),
+    ("access log in a buffer", FILE, "a write for each line", {r" buffer=64k flush=1s": ""}),
     ("open_file_cache", FILE, "a file opened for each request", {r"^\s*open_file_cache.*;": ""}),
 )  # fmt: skip
 
