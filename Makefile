@@ -101,7 +101,8 @@ lock: tools ## Make the lock files anew
 	  --custom-compile-command 'make lock' --group dev --output-file requirements/dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --group build --output-file requirements/build.txt
-	for project in app tests/apps/gauge examples/bokeh examples/chat examples/flower examples/jupyter; do \
+	for project in app tests/apps/gauge examples/bokeh examples/chat examples/flower examples/jupyter \
+	  examples/jupyterhub examples/thumbor; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	    --custom-compile-command 'make lock' --output-file $$project/requirements.lock \
 	    $$project/pyproject.toml runner/pyproject.toml || exit 1; \

@@ -30,7 +30,7 @@ preflight = load_module("tornado_app", "tornado_app_preflight")
 
 
 def test_there_is_something_to_check() -> None:
-    assert {path.name for path in EXAMPLES} == {"bokeh", "chat", "flower", "jupyter"}
+    assert {path.name for path in EXAMPLES} == {"bokeh", "chat", "flower", "jupyter", "jupyterhub", "thumbor"}
 
 
 @each

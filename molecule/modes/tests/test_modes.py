@@ -16,7 +16,11 @@ VAULT = {
     "vault_flower_basic_auth": "ada:lovelace",
     "vault_celery_broker_url": "memory://",
     "vault_jupyter_token": "0123456789abcdef",
+    "vault_thumbor_security_key": "0123456789abcdef",
+    "vault_hub_admin_password": "0123456789abcdef0123456789abcdef",
 }
+# What an example is asked for, where it is not its health: 300x200/colours.jpg, signed with the key above.
+ASKED = {"thumbor": "/jGXIo0muwj6FLF6yvyrZvq2lg4k=/300x200/colours.jpg"}
 SITE = {"nginx_server_name": ["modes.example.net", "127.0.0.1"]}
 
 
@@ -41,12 +45,12 @@ def upgrade(fleet: Fleet, path: str) -> int:
         return response.status
 
 
-@pytest.mark.parametrize("name", ["flower", "jupyter", "bokeh", "chat"])
+@pytest.mark.parametrize("name", ["flower", "jupyter", "bokeh", "thumbor", "jupyterhub", "chat"])
 def test_a_program_that_nobody_changed(fleet: Fleet, name: str) -> None:
     wanted = example(name)
     deployed(fleet, wanted)
     before = fleet.stand("app1")
-    with asking(fleet, ("GET", wanted.get("tornado_app_health_path", "/"))) as clients:
+    with asking(fleet, ("GET", ASKED.get(name, wanted["tornado_app_health_path"]))) as clients:
         deployed(fleet, wanted, **another(wanted))
     after = fleet.stand("app1")
     assert after.release == before.release
