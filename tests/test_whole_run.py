@@ -20,7 +20,8 @@ OURS = str(REPOSITORY / "ansible.cfg")
         ("--skip-tags", [], False),
         ("--tags", ["nginx"], True),
         ("--skip-tags", ["all"], True),
-        ("--skip-tags", ["nginx", "x"], True),
+        ("--skip-tags", ["untagged"], True),
+        ("--skip-tags", ["molecule-notest", "notest"], False),
     ],
 )
 def test_tags(option: str, tags: list[str], refused: bool) -> None:
