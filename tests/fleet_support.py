@@ -1,5 +1,7 @@
 """A fleet of containers with the test application: its front doors, its playbooks, new releases of it."""
 
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import testinfra
 import yaml
@@ -48,7 +51,10 @@ print(json.dumps({
     "ports": json.loads((root / "current" / "generation.json").read_text())["ports"],
     "pids": running,
     "states": {words[0]: words[1] for words in status},
-    "accounts": sorted(int(pid) for pid in out("pgrep", "-u", "gauge")),
+    # but those that a process has started, as a pool
+    "accounts": sorted(set(map(int, out("pgrep", "-u", "gauge"))) - {
+        int(pid) for parent in running.values() for pid in out("pgrep", "-P", str(parent))
+    }),
     "programs": sorted(path.stem for path in pathlib.Path("/etc/supervisor/conf.d").iterdir()),
     "answers": {path.stem: said for path in pathlib.Path("/run/gauge").glob("*.sock") if (said := ready(path).get("state"))},
     "unfinished": sorted(str(path) for pattern in ("*.tar", "*.part", "*/*.part") for path in root.glob(pattern))
@@ -203,6 +209,16 @@ class Fleet:
             for words in (line.split() for line in lines)
             if words[1] == "RUNNING"  # one that is starting is listed without a PID
         }
+
+
+def ask(door: str, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an answer that may take its time."""
+    parts = urlsplit(door)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=60)
+    with contextlib.closing(connection):
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:

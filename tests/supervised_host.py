@@ -211,6 +211,7 @@ class Host:
         self.modules.proof.Prover(wanted).write()
         shared = {key: wanted[key] for key in ("root", "generation", "sockets", "stop_timeout", "log_lines")}
         defaults = {"batch": 1, "surplus": "stop", "settle": 0, "overlap": True, "remember": True}
+        defaults |= {"user": None, "survivors": [], "strangers": "refuse", "drain": 10}
         return {**shared, "start_timeout": start_timeout, **defaults, **own}
 
     def manifest(self, params: dict[str, Any]) -> Path:

@@ -564,7 +564,7 @@ def moved(*times: tuple[float, float | None]) -> dict[str, Any]:
         {"process": f"g2:{port}", "ready_seconds": ready} | ({} if drained is None else {"drained_seconds": drained})
         for port, (ready, drained) in enumerate(times, 8000)
     ]
-    return {"changed": True, "generation": "g2", "processes": processes}
+    return {"changed": True, "generation": "g2", "processes": processes, "ended": [], "strangers": []}
 
 
 def test_a_deploy_that_succeeded_says_what_is_where() -> None:
@@ -582,10 +582,46 @@ def test_a_deploy_that_succeeded_says_what_is_where() -> None:
         "board 1.4.2 is on app1 (the first release there): 1 process, each ready in 1.0 s."
     )
     settings = {**FIRST, "from": "g0", "from_release": "1.4.2"}
-    assert status.deploy_report(["app1"], {"app1": host(begun=settings, move={"changed": True, "processes": []})}) == (
+    assert status.deploy_report(["app1"], {"app1": host(begun=settings, move=moved())}) == (
         "board 1.4.2 is on app1 (from other settings)."
     )
     assert status.deploy_report(["app3"], hosts) == "board 1.4.2 is on app3 (where it was)."
+
+
+def test_what_was_there_beside_the_processes_is_said() -> None:
+    daemon, login = "17 of board ('./daemon', since 2026-11-22T18:04:02Z)", "18 of board ('bash', since …)"
+    hosts = {name: host(move={**moved(), "ended": [daemon]}) for name in ("app1", "app2")}
+    hosts["app2"]["__tornado_app_move"]["strangers"] = [login]
+    assert status.deploy_report(list(hosts), hosts).splitlines()[1:] == [
+        f"  app1, app2: what a release had left was ended: {daemon}",
+        f"  app2: a stranger runs there, which was not started by supervisord: {login}",
+    ]
+
+
+def test_strangers_of_hosts() -> None:
+    assert status.stranger_table(["app1"], {"app1": {"__tornado_app_info": {"strangers": []}}}) == ""
+    one = {
+        "pid": 17,
+        "started": 5,
+        "account": "board",
+        "command": "./daemon",
+        "ports": [8000],
+        "since": "2026-11-22T18:04:02Z",
+    }
+    found = [
+        one | {"kind": "left", "of": ""},
+        one | {"kind": "detached", "of": "g2:8000", "ports": []},
+        one | {"kind": "foreign", "of": "", "pid": None},
+    ]
+    hosts = {"app1": {"__tornado_app_info": {"strangers": found}}, "app2": {"__tornado_app_info": {"strangers": None}}}
+    _, left, detached, foreign, silent = status.stranger_table(list(hosts), hosts).splitlines()
+    assert " ".join(left.split()) == (
+        "app1 17 board 2026-11-22 18:04:02 8000 left by a release (the next deploy ends it) ./daemon"
+    )
+    assert "  detached, as it says, from g2:8000  " in detached
+    assert foreign.startswith("app1  unknown  board    -")
+    assert "  not started by supervisord (no deploy while it is there)  " in foreign
+    assert silent == "app2: supervisord does not answer, so who else is there is not known"
 
 
 # ---- What tornado_app_info reads of it ----
@@ -602,11 +638,12 @@ def test_info_of_a_host(root: Path, call: Call, capsys: pytest.CaptureFixture[st
         return None if dead else {"state": "ready", "port": 8000, "generation": Path(path).name[:2]} | lies
 
     module.ask = ask  # type: ignore[attr-defined]
+    module.strangers = lambda *_: []  # type: ignore[attr-defined]
     sockets = root.parent / "run"
     sockets.mkdir()
 
     def read() -> dict[str, Any]:
-        return run_module(module, capsys, root=str(root), sockets=str(sockets))
+        return run_module(module, capsys, root=str(root), sockets=str(sockets), user="board")
 
     (silent,) = read()["processes"]
     assert silent == {"state": "silent", "port": 8000, "release": "1.0", "generation": "g1"}
@@ -650,5 +687,5 @@ def test_processes_are_asked_side_by_side() -> None:
 
 def test_info_of_a_bare_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = load_module("tornado_app", "tornado_app_info")
-    told = run_module(module, capsys, root=str(tmp_path / "no"), sockets=str(tmp_path / "no"))
-    assert told == {**told, "processes": [], "generations": [], "deploys": [], "lock": None}
+    told = run_module(module, capsys, root=str(tmp_path / "no"), sockets=str(tmp_path / "no"), user="board")
+    assert told == {**told, "processes": [], "strangers": [], "generations": [], "deploys": [], "lock": None}

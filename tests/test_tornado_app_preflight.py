@@ -3,6 +3,7 @@
 import os
 import platform
 import pwd
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -124,14 +125,14 @@ def listener(look: Callable[..., dict[str, Any]]) -> Iterator[int]:
 
 
 def test_a_port_that_is_taken_and_by_whom(look: Callable[..., dict[str, Any]], listener: int) -> None:
-    own = Path("/proc/self/comm").read_text().strip()
     message = look()["msg"]
-    assert f"; {listener} is taken by {own} (PID {os.getpid()}), allowed are free ports." in message
+    assert f"; {listener} is taken by {os.getpid()} of {USER} ('" in message
+    assert re.search(r", since \d{4}-\d\d-\d\dT[\d:]{8}Z\), allowed are free ports\.", message), message
 
 
 def test_a_connection_that_is_no_listener_takes_no_port(preflight: ModuleType, listener: int) -> None:
     with socket.create_connection(("127.0.0.1", listener)) as connection:
-        found = preflight.listeners()
+        found = {one.port for one in preflight.listeners()}
         assert listener in found
         assert connection.getsockname()[1] not in found
 
@@ -150,19 +151,20 @@ def test_a_port_of_the_applications_own_older_process_is_free(
 
 
 def test_whose_a_listener_is(preflight: ModuleType, listener: int) -> None:
-    uid, inode = preflight.listeners()[listener]
-    assert uid == os.getuid()
-    assert preflight.port_mistakes([listener], [], uid) == []
-    for other in (uid + 1, None):
+    (found,) = [one for one in preflight.listeners() if one.port == listener]
+    assert found.account == os.getuid()
+    assert preflight.port_mistakes([listener], [], found.account) == []
+    for other in (found.account + 1, None):
         (mistake,) = preflight.port_mistakes([listener], [], other)
-        assert f"; {listener} is taken by {preflight.holder(uid, inode)}, allowed are free ports." in mistake
+        assert f"; {listener} is taken by {preflight.holder(found)}, allowed are free ports." in mistake
 
 
-def test_a_holder_that_cannot_be_seen_is_named_by_its_account(preflight: ModuleType) -> None:
-    nobodys_inode = "0"  # the kernel gives none of this number
-    assert preflight.holder(os.getuid(), nobodys_inode) == f"a process of the account {USER}"
+def test_a_holder_that_cannot_be_seen_is_named_by_its_account(preflight: ModuleType, listener: int) -> None:
+    (found,) = [one for one in preflight.listeners() if one.port == listener]
+    nobodys = found._replace(inode="0")  # the kernel gives none of this number
+    assert preflight.holder(nobodys) == f"a process of {USER}"
     nobodys_uid = next(uid for uid in range(60000, 64000) if uid not in {entry.pw_uid for entry in pwd.getpwall()})
-    assert preflight.holder(nobodys_uid, nobodys_inode) == f"a process of the account {nobodys_uid}"
+    assert preflight.holder(nobodys._replace(account=nobodys_uid)) == f"a process of {nobodys_uid}"
 
 
 def test_an_account_before_its_first_run_has_no_number(preflight: ModuleType) -> None:

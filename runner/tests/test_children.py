@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 Start = Callable[..., Eyewall]
 SAMPLE = "eyewall_sample:make_app"
 PROGRAM = str(TESTS / "eyewall_program.py")
+STARTED: dict[int, bytes] = {}  # what the tests have let processes start, with its command line
 KINDS = ("executed", "in_a_session", "forked_in_c", "daemon")
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -40,7 +41,10 @@ def labels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     own = environment() | {"SUPERVISOR_GROUP_NAME": f"board-{os.getpid()}", "SUPERVISOR_PROCESS_NAME": "8000"}
     monkeypatch.setattr(eyewall_harness, "environment", lambda: own)
     yield
-    subprocess.run(["pkill", "-KILL", "-f", "^sleep 100[01]$"], check=False)  # of a test that failed
+    while STARTED:  # what a test left that failed
+        pid, command = STARTED.popitem()
+        if command_of(pid) == command:
+            os.kill(pid, signal.SIGKILL)
 
 
 def run(start: Start, way: str, *options: str, port: int = 0) -> Eyewall:
@@ -48,10 +52,19 @@ def run(start: Start, way: str, *options: str, port: int = 0) -> Eyewall:
     return start(target, *more, *options, program=WAYS[way].get("program", ()), port=port).ready()
 
 
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 def begin(server: Eyewall, *kinds: str) -> dict[str, int]:
     """Let a process start others; their pids. A pool has worked as well."""
     found = {"pool": int(server.get("/pool")["child"]["pid"])}
-    return found | {kind: int(server.get(f"/begin?how={kind}")["pid"]) for kind in kinds}
+    found |= {kind: int(server.get(f"/begin?how={kind}")["pid"]) for kind in kinds}
+    STARTED.update((pid, command) for pid in found.values() if (command := command_of(pid)))
+    return found
 
 
 def gone(pids: dict[str, int]) -> None:
@@ -200,13 +213,14 @@ def test_an_orphan_and_what_it_started_stay_until_its_successor_is_there(start: 
 
 
 def test_survivors(start: Start) -> None:
-    server = start(SAMPLE, "--survivor", "^sleep 1000$").ready()
+    # the process has the pattern in its own command line, and what it forks has it as well
+    server = start(SAMPLE, "--survivor", "sleep 1000").ready()
     started = begin(server, *KINDS[:3])
     survivor = started.pop("executed")
     server.send(signal.SIGTERM)
     assert server.wait() == 0
     gone(started)
-    successor = start(SAMPLE, "--survivor", "^sleep 1000$", port=server.port).ready()
+    successor = start(SAMPLE, "--survivor", "sleep 1000", port=server.port).ready()
     assert alive(survivor)
     os.kill(survivor, signal.SIGTERM)
     assert "killed" not in successor.log

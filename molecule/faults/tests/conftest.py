@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
 
-from fleet_support import Fleet, Run, Standing, until
+from fleet_support import Fleet, Run, Standing, ask, until
 from proof import Request, Traffic
 
 RATE = 100.0  # quick requests per second: enough for each moment, and the machine still deploys
@@ -35,7 +35,7 @@ def names() -> list[str]:
 
 @pytest.fixture
 def before(fleet: Fleet, names: list[str]) -> dict[str, Standing]:
-    """What every host runs before the fault: the same release, whole."""
+    """What every host runs before the fault: the same release, whole; and each process has a pool that has worked."""
     try:
         found = fleet.stands()
     except AssertionError:  # what a test left that failed is not the next one's fault
@@ -43,7 +43,14 @@ def before(fleet: Fleet, names: list[str]) -> dict[str, Standing]:
         assert run.status == 0, run.output
         found = fleet.stands()
     assert len({stands.release for stands in found.values()}) == 1, found
+    for host, stands in found.items():
+        let_pools_work(fleet.doors[host], set(map(str, stands.pids)))
     return found
+
+
+def let_pools_work(door: str, ports: set[str]) -> None:
+    """Let a pool of processes work in the process of each port."""
+    until(lambda: not ports or ports.discard(ask(door, "/pool")[1]["X-Port"]), "a pool of each process")
 
 
 @pytest.fixture

@@ -6,23 +6,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import pytest
-from fleet_support import until
+from fleet_support import ask, until
 
 HANDOVER = "generation | Hand the ports over"
-
-
-def ask(door: str, path: str, method: str = "GET") -> tuple[int, dict[str, str]]:
-    """Status and headers of an answer that may take its time."""
-    parts = urlsplit(door)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=60)
-    with contextlib.closing(connection):
-        connection.request(method, path)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status, dict(answer.getheaders())
 
 
 @pytest.fixture
@@ -53,7 +41,7 @@ def test_old_process_that_hangs_in_its_drain_is_not_waited_for(fleet, before, ca
 
     def hang() -> None:
         begun = time.monotonic()
-        status, _ = ask(fleet.doors["app1"], "/hang", "POST")
+        status, _, _ = ask(fleet.doors["app1"], "/hang", "POST")
         told.append((time.monotonic() - begun, status))
 
     with watched():
@@ -88,7 +76,7 @@ def test_blocked_loop_leaves_its_stack_and_is_replaced(fleet, before, watched):
     """The watchdog has 5 seconds. What is inside waits that long and is lost; the other processes answer the rest."""
     began = time.time()
     with watched() as watch:
-        status, _ = ask(fleet.doors["app1"], "/block", "POST")
+        status, _, _ = ask(fleet.doors["app1"], "/block", "POST")
         died = time.time()
         assert status == 502
         assert 4 < died - began < 9

@@ -6,6 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 PROCESSES = ("host", "port", "state", "release", "pid", "uptime", "connections", "requests", "open files / limit")
+STRANGERS = ("host", "pid", "account", "since (UTC)", "listens on", "what it is", "command")
+# What tornado_app_info says of a process of the account that supervisord does not know.
+KINDS = {
+    "left": "left by a release (the next deploy ends it)",
+    "foreign": "not started by supervisord (no deploy while it is there)",
+}
 DEPLOYS = ("when (UTC)", "hosts", "who", "verb", "release", "from", "to", "outcome", "seconds", "why")
 
 # What the steps of a deploy register on a host, and what the host was doing meanwhile.
@@ -73,6 +79,29 @@ def process_table(hosts: Hosts, hostvars: HostVars) -> str:
     return table(
         PROCESSES,
         (process_row(host, process) for host in hosts for process in hostvars[host]["__tornado_app_info"]["processes"]),
+    )
+
+
+def stranger_row(host: str, stranger: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        host,
+        str(stranger["pid"] or "unknown"),
+        stranger["account"],
+        stranger["since"].replace("T", " ").rstrip("Z") if stranger["pid"] else "-",
+        ", ".join(map(str, stranger["ports"])) or "-",
+        KINDS.get(stranger["kind"], f"detached, as it says, from {stranger['of']}"),
+        stranger["command"],
+    )
+
+
+def stranger_table(hosts: Hosts, hostvars: HostVars) -> str:
+    """A line for each process that supervisord does not know, from what tornado_app_info registered; "" for none."""
+    told = {host: hostvars[host]["__tornado_app_info"]["strangers"] for host in hosts}
+    rows = [stranger_row(host, stranger) for host, found in told.items() for stranger in found or []]
+    silent = ", ".join(host for host, found in told.items() if found is None)
+    parts = [table(STRANGERS, rows)] if rows else []
+    return "\n".join(
+        [*parts, *([f"{silent}: supervisord does not answer, so who else is there is not known"] if silent else [])]
     )
 
 
@@ -232,7 +261,14 @@ def deploy_report(hosts: Hosts, hostvars: HostVars) -> str:
         facts = [f"{len(ready)} {'process' if len(ready) == 1 else 'processes'}", f"each ready in {span(ready)}"]
     if drained:
         facts.append(f"the old ones drained in {span(drained)}")
-    return f"{name} {release} is on {', '.join(places)}" + (f": {', '.join(facts)}." if facts else ".")
+    said = [f"{name} {release} is on {', '.join(places)}" + (f": {', '.join(facts)}." if facts else ".")]
+    for what, sentence in (
+        ("ended", "what a release had left was ended"),
+        ("strangers", "a stranger runs there, which was not started by supervisord"),
+    ):
+        by_host = by_text((host, one) for host, results in moved.items() for one in results["__tornado_app_move"][what])
+        said += [f"  {names}: {sentence}: {one}" for one, names in by_host.items()]
+    return "\n".join(said)
 
 
 class FilterModule:
@@ -240,6 +276,7 @@ class FilterModule:
         return {
             "process_table": process_table,
             "deploy_table": deploy_table,
+            "stranger_table": stranger_table,
             "deploy_summary": deploy_summary,
             "deploy_report": deploy_report,
         }

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.tornado_app_groups import GONE, Groups, has_supervisor
+from ansible.module_utils.tornado_app_groups import GONE, Groups, has_supervisor, watch
 from ansible.module_utils.tornado_app_root import DEPLOY, Failure, alone
+from ansible.module_utils.tornado_app_strangers import Stranger, Watch, end, refusal
 
 DOCUMENTATION = r"""
 module: tornado_app_generation
@@ -22,6 +23,8 @@ description:
     (M(tornado_app_proof) writes it). The move is, for a batch of ports at a time, to start the new process (it joins the port),
     to wait until its admin socket says that it is ready, to ask the old one to drain, and to stop it when it has. At the end
     C(current) points to the new generation, which is what starts at boot, and the old group is gone.
+  - Before that, whatever else runs as the account is looked for, and whatever else listens on the ports. What a release left is
+    ended; what anything else leads to, C(strangers) says. The result names both.
   - Whatever state an interrupted run left is taken from where it is.
   - When a new process does not get ready, or ends again within C(settle) seconds, every port is given back to the old generation,
     and the result holds the last lines of that process's log.
@@ -44,6 +47,15 @@ options:
       on its port meanwhile; for programs that read at their start what they wrote at their end.
     type: bool
     default: true
+  user: {type: str, description: "The account of the application. Without it, nobody looks for strangers."}
+  survivors: {type: list, elements: str, default: [], description: "Patterns of commands that may run as the account."}
+  strangers:
+    description: Whether a process of the account that was not started by supervisord, and that is not what a release left, makes
+      the move fail. C(tell) is for the way back, which must be open.
+    type: str
+    choices: [refuse, tell]
+    default: refuse
+  drain: {type: int, default: 30, description: "Seconds that what a release left has between SIGTERM and SIGKILL."}
   remember: {type: bool, default: true, description: "Whether a rollback from the wanted generation leads to the current one."}
   log_lines: {type: int, default: 20, description: How many lines of a failing process's log to return.}
 """
@@ -57,6 +69,12 @@ class Mover(Groups):
         self.generation: str = params["generation"]
         self.ports = self.ports_of(self.generation)
         self.report: dict[int, dict[str, Any]] = {}
+        self.watch: Watch | None = None
+        if params["user"]:
+            ports = {*self.ports, *self.ports_of(self.current or "")}
+            self.watch = watch(self.rpc, params["user"], ports, params["survivors"])
+        self.ended: list[Stranger] = []
+        self.foreign: list[Stranger] = []
 
     def ports_of(self, generation: str) -> list[int]:
         """The ports of a generation; none where it is not on the host."""
@@ -93,7 +111,9 @@ class Mover(Groups):
         running = {f"{group}:{port}" for (group, port), info in self.states().items() if info["statename"] not in GONE}
         if running - surplus - {f"{self.generation}:{port}" for port in self.ports}:
             return False
-        return set(self.others()) <= {name.partition(":")[0] for name in surplus}
+        if not set(self.others()) <= {name.partition(":")[0] for name in surplus}:
+            return False
+        return not self.strangers("left")
 
     def add(self, generation: str) -> None:
         self.add_group(generation, self.place(generation) / "supervisor.conf")
@@ -130,6 +150,19 @@ class Mover(Groups):
             time.sleep(0.2)
             self.check(started)
 
+    def strangers(self, kind: str) -> list[Stranger]:
+        return [one for one in self.watch.strangers() if one.kind == kind] if self.watch else []
+
+    def end_what_was_left(self) -> None:
+        """End what a release left. Raises Failure for what comes back, and for a stranger that is to be refused."""
+        for seconds in (self.params["drain"], 0):
+            self.ended += end(self.strangers("left"), seconds)
+        if left := self.strangers("left"):
+            raise Failure(f"{'; '.join(map(str, left))} was ended, and is there again.")
+        self.foreign = self.strangers("foreign")
+        if self.foreign and self.params["strangers"] == "refuse":
+            raise Failure(refusal(self.params["user"], self.foreign))
+
     def move(self) -> None:
         """Take the host to the wanted generation, or leave it where it was and raise Failure."""
         if not self.ports:
@@ -151,15 +184,18 @@ class Mover(Groups):
                 # before the next ports have none but new processes, too
                 self.check(started)
             self.settle(started, took_over)
+            kept = self.kept()
+            for group in self.others():
+                self.end(
+                    group, [port for other, port in self.states() if other == group and f"{group}:{port}" not in kept]
+                )
+            self.end_what_was_left()
         except Failure as failure:
             try:
                 self.restore(old)
             except Failure as second:
                 raise Failure(f"{failure}\nGoing back to {old} failed too: {second}") from None
             raise
-        kept = self.kept()
-        for group in self.others():
-            self.end(group, [port for other, port in self.states() if other == group and f"{group}:{port}" not in kept])
         self.make_current(old)
         for group in set(self.others()) - {name.partition(":")[0] for name in self.surplus()}:
             self.remove_group(group)
@@ -209,6 +245,10 @@ def main() -> None:
             "batch": {"type": "int", "default": 1},
             "surplus": {"type": "str", "choices": ["keep", "stop"], "default": "stop"},
             "overlap": {"type": "bool", "default": True},
+            "user": {"type": "str"},
+            "survivors": {"type": "list", "elements": "str", "default": []},
+            "strangers": {"type": "str", "choices": ["refuse", "tell"], "default": "refuse"},
+            "drain": {"type": "int", "default": 30},
             "remember": {"type": "bool", "default": True},
             "log_lines": {"type": "int", "default": 20},
         },
@@ -242,6 +282,8 @@ def main() -> None:
         generation=wanted,
         ports_change=ports_change,
         surplus=surplus,
+        ended=[str(one) for one in mover.ended],
+        strangers=[str(one) for one in mover.foreign],
         processes=[{"process": f"{wanted}:{port}", **times} for port, times in sorted(mover.report.items())],
         diff={"before": f"{before or ''}\n", "after": f"{wanted}\n"},
     )

@@ -9,7 +9,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_admin import ask
-from ansible.module_utils.tornado_app_root import DEPLOY
+from ansible.module_utils.tornado_app_groups import Supervisord, has_supervisor, watch
+from ansible.module_utils.tornado_app_root import DEPLOY, Failure
 
 DOCUMENTATION = r"""
 module: tornado_app_info
@@ -19,10 +20,14 @@ description:
     listed with the state C(silent). One of another generation, as in the middle of a handover, is listed if it answers.
   - C(generations) is what the host keeps, the one that was current last first; C(last_current) is when that began (Unix time,
     null for never), and the one that is C(before) is what a rollback leads to.
+  - C(strangers) are processes of the account that supervisord neither knows nor whose ancestor it knows, and what else listens
+    on the application's ports; null where supervisord does not answer.
   - C(deploys) are the last of C(deploys.jsonl), C(lock) is C(deploy.json), null where nobody deploys (M(tornado_app_deploy)).
 options:
   root: {type: path, required: true, description: The application's directory on the host.}
   sockets: {type: path, required: true, description: Directory of the admin sockets.}
+  user: {type: str, required: true, description: The account of the application.}
+  survivors: {type: list, elements: str, default: [], description: "Patterns of commands that may run as the account."}
 """
 
 DEPLOYS = 5  # that are shown
@@ -67,11 +72,23 @@ def processes(known: list[dict[str, Any]], sockets: Path) -> list[dict[str, Any]
     return sorted(found, key=lambda one: one["port"])
 
 
+def strangers(known: list[dict[str, Any]], user: str, survivors: list[str]) -> list[dict[str, Any]] | None:
+    if not known or not has_supervisor():
+        return []
+    ports = {port for generation in known for port in generation["ports"]}
+    try:
+        return [one.result() for one in watch(Supervisord(), user, ports, survivors).strangers()]
+    except Failure:
+        return None
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "required": True},
             "sockets": {"type": "path", "required": True},
+            "user": {"type": "str", "required": True},
+            "survivors": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -82,6 +99,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         processes=processes(known, Path(module.params["sockets"])),
+        strangers=strangers(known, module.params["user"], module.params["survivors"]),
         generations=known,
         deploys=[json.loads(line) for line in lines[-DEPLOYS:]],
         lock=json.loads(lock.read_text()) if lock.exists() else None,

@@ -11,8 +11,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_entry import SCRIPT_NAME
+from ansible.module_utils.tornado_app_groups import Supervisord, has_supervisor, watch
 from ansible.module_utils.tornado_app_ours import account_mistake, directory_mistakes, interpreter_mistake
-from ansible.module_utils.tornado_app_text import shown
+from ansible.module_utils.tornado_app_root import Failure
+from ansible.module_utils.tornado_app_strangers import holder, listeners, refusal
 
 DOCUMENTATION = r"""
 module: tornado_app_preflight
@@ -41,6 +43,7 @@ options:
   production: {type: bool, default: false, description: Whether users are there.}
   settings: {type: dict, default: {}, description: Environment of the application.}
   secrets: {type: dict, default: {}, description: "More of it, in no log."}
+  survivors: {type: list, elements: str, default: [], description: "Patterns of commands that may run as the account."}
   paths: {type: dict, default: {}, description: "Paths to ask of the application, a list by the name of its variable."}
   health_host: {type: str, default: localhost, description: "The name that it is asked by (the C(Host) header)."}
   numbers: {type: dict, default: {}, description: "Numbers by the name of their variable, which has to stay within its limits."}
@@ -49,6 +52,8 @@ options:
 
 # What Application(debug=True) sets (Tornado's guide, "Running and deploying").
 DEBUG = {"autoreload": True, "compiled_template_cache": False, "static_hash_cache": False, "serve_traceback": True}
+# supervisord's inline_comment_prefixes; it takes the rest of the line for a comment, also inside of quotes
+COMMENT = re.compile(r"\s[;#]|[\x00-\x1f\x7f]")
 NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
 DAY = 86400  # seconds
 # The least and the most that a number may be.
@@ -65,7 +70,6 @@ LIMITS = {
     "tornado_app_threads": (1, 9999),
     "tornado_app_watchdog": (0, DAY),
 }
-LISTEN = "0A"  # state of a listening socket in /proc/net/tcp (include/net/tcp_states.h)
 
 
 def number_of_processes(asked: str, cpus: int) -> int | None:
@@ -73,32 +77,6 @@ def number_of_processes(asked: str, cpus: int) -> int | None:
     if asked == "auto":
         return cpus
     return int(asked) if re.fullmatch(r"[1-9][0-9]{0,3}", asked) else None
-
-
-def listeners() -> dict[int, tuple[int, str]]:
-    """Every listening TCP port of this host, with the account that has it and the inode of its socket."""
-    found = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:] if Path(table).exists() else []:
-            fields = line.split()
-            if fields[3] == LISTEN:
-                found[int(fields[1].rsplit(":", 1)[1], 16)] = (int(fields[7]), fields[9])
-    return found
-
-
-def holder(uid: int, inode: str) -> str:
-    """Who has a socket: its process where root may look (CAP_SYS_PTRACE), else its account."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(str(fd.readlink()) == f"socket:[{inode}]" for fd in (process / "fd").iterdir()):
-                # a process chooses its name
-                return f"{shown((process / 'comm').read_bytes())} (PID {process.name})"
-        except OSError:  # not ours to look at, or it ended meanwhile
-            continue
-    try:
-        return f"a process of the account {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"a process of the account {uid}"
 
 
 def account(name: str) -> int | None:
@@ -147,13 +125,41 @@ def port_mistakes(ports: list[int], reserved: list[int], own: int | None) -> lis
             f"{span}; allowed are ports outside {low} to {high}, which outgoing connections use here "
             "(net.ipv4.ip_local_port_range)."
         )
-    taken = listeners()
+    taken = {one.port: one for one in listeners() if one.account != own}
     for port in ports:
         if port in reserved:
             found.append(f"{span}; {port} is another service's of this site, allowed are ports of its own.")
-        elif port in taken and taken[port][0] != own:
-            found.append(f"{span}; {port} is taken by {holder(*taken[port])}, allowed are free ports.")
+        elif port in taken:
+            found.append(f"{span}; {port} is taken by {holder(taken[port])}, allowed are free ports.")
     return found
+
+
+def survivor_mistakes(patterns: list[str]) -> list[str]:
+    """What is wrong with tornado_app_survivors, a sentence each."""
+    found = []
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+            why = "" if pattern.strip() else " (this one is everywhere)"
+        except re.error as error:
+            why = f" ({error})"
+        if why:
+            found.append(f"tornado_app_survivors: got {pattern!r}; expected a regular expression{why}.")
+        elif COMMENT.search(pattern):
+            found.append(f"tornado_app_survivors: got {pattern!r}; expected one line without ' ;' and ' #' in it.")
+    return found
+
+
+def stranger_mistakes(root: str, user: str, ports: list[int], survivors: list[str]) -> list[str]:
+    """What runs as the account though nobody of us started it, in a sentence; what a release left, the handover ends."""
+    if not (Path(root, "current").is_symlink() and has_supervisor() and account(user)):
+        return []
+    try:
+        found = watch(Supervisord(), user, ports, survivors).strangers()
+    except Failure:  # it is the handover that needs supervisord, and says so
+        return []
+    foreign = [one for one in found if one.kind == "foreign"]
+    return [refusal(user, foreign)] if foreign else []
 
 
 def kind(value: object) -> str:
@@ -236,8 +242,7 @@ def run_mistakes(params: dict[str, Any]) -> list[str]:
             f"tornado_app_command: got '{first}' as its first word; expected '-m' and a module, '{{site}}/' and a file of the "
             "application, or the name of a console script."
         )
-    # supervisord takes the rest of the line for a comment (its inline_comment_prefixes), also inside of quotes
-    if wrong := [word for word in command if re.search(r"\s[;#]|[\x00-\x1f\x7f]", word)]:
+    if wrong := [word for word in command if COMMENT.search(word)]:
         found.append(
             f"tornado_app_command has {wrong[0]!r}; allowed are words on one line, without ' ;' and ' #' in them."
         )
@@ -284,6 +289,7 @@ def main() -> None:
             "production": {"type": "bool", "default": False},
             "settings": {"type": "dict", "default": {}},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "survivors": {"type": "list", "elements": "str", "default": []},
             "paths": {"type": "dict", "default": {}},
             "health_host": {"type": "str", "default": "localhost"},
             "numbers": {"type": "dict", "default": {}},
@@ -322,6 +328,10 @@ def main() -> None:
         mistakes += directory_mistakes(directories, params["directories_file"], params["user"])
     ports = [params["port"] + number for number in range(1 if params["fork"] else processes or 1)]
     mistakes += port_mistakes(ports, params["reserved_ports"], account(params["user"]))
+    wrong_patterns = survivor_mistakes(params["survivors"])
+    mistakes += wrong_patterns
+    if not (another or wrong_patterns):
+        mistakes += stranger_mistakes(params["root"], params["user"], ports, params["survivors"])
     mistakes += setting_mistakes("tornado_app_settings", params["settings"], ())
     mistakes += setting_mistakes("tornado_app_secrets", params["secrets"], ("", "CHANGE-ME"))
     mistakes += path_mistakes(params["paths"])

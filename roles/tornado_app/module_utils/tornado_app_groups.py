@@ -6,13 +6,14 @@ import http.client
 import json
 import time
 import xmlrpc.client
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.tornado_app_admin import ask
 from ansible.module_utils.tornado_app_root import POLL_SECONDS, Failure, program, until
+from ansible.module_utils.tornado_app_strangers import Watch
 from ansible.module_utils.tornado_app_text import shown, tail
 
 try:
@@ -67,6 +68,15 @@ def supervisord(timeout: float = 15) -> Supervisord:
             time.sleep(POLL_SECONDS)
         else:
             return found
+
+
+def watch(rpc: Supervisord, user: str, ports: Iterable[int], survivors: Iterable[str]) -> Watch:
+    """What looks for processes of an account that supervisord does not know, and for others on ports."""
+
+    def known() -> dict[int, str]:
+        return {info["pid"]: f"{info['group']}:{info['name']}" for info in rpc.getAllProcessInfo() if info["pid"]}
+
+    return Watch(user, rpc.getPID(), known, ports, survivors)
 
 
 def fault_is(fault: xmlrpc.client.Fault, name: str) -> bool:

@@ -379,7 +379,10 @@ def _command(pid: int) -> str:
 
 
 def _survives(pid: int) -> bool:
-    return bool(_own.survivors) and any(pattern.search(_command(pid)) for pattern in _own.survivors)
+    if not _own.survivors or (command := _command(pid)) == _command(os.getpid()):
+        # what is only forked has our own command line, in which the patterns stand
+        return False
+    return any(pattern.search(command) for pattern in _own.survivors)
 
 
 def _environment(pid: int) -> set[bytes]:

@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+import multiprocessing
 import os
 import socket
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from html import escape
 from pathlib import Path
 
@@ -16,6 +18,17 @@ from tornado.websocket import WebSocketHandler
 FAULTS = ("", "import", "start", "health", "dies")
 EXIT_STATUS = 3
 CHUNK_SECONDS = 0.1
+FOOTHOLD = """
+import socket, sys
+with socket.socket() as listener:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", int(sys.argv[1])))
+    listener.listen()
+    while True:
+        with listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 8\\r\\nConnection: close\\r\\n\\r\\nfoothold")
+"""
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -101,6 +114,28 @@ class Block(Base):
             time.sleep(1)
 
 
+class Pool(Base):
+    """A pool of processes has worked."""
+
+    pool: ProcessPoolExecutor | None = None
+
+    async def get(self) -> None:
+        Pool.pool = Pool.pool or ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+        self.write({"worker": await asyncio.get_running_loop().run_in_executor(Pool.pool, os.getpid)})
+
+
+class Foothold(Base):
+    """Does as somebody does who has broken in: nobody's child, without our environment, listens on our port."""
+
+    def post(self) -> None:
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.execve(sys.executable, [sys.executable, "-c", FOOTHOLD, os.environ["PORT"]], {})  # noqa: S606
+            os._exit(0)
+        os.wait()
+
+
 @stream_request_body
 class Upload(Base):
     """Counts a body while it arrives."""
@@ -171,6 +206,8 @@ async def make_app() -> Application:
             (r"/slow", Slow),
             (r"/hang", Hang),
             (r"/block", Block),
+            (r"/pool", Pool),
+            (r"/foothold", Foothold),
             (r"/upload", Upload),
             (r"/download", Download),
             (r"/live", Live),
