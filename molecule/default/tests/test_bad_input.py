@@ -44,7 +44,7 @@ def refused(site):
         ("tornado_app_factory=board:nothing", "tornado_app_factory is 'board:nothing', and importing it"),
         (
             "tornado_app_factory=board.nothing",
-            "tornado_app_factory is 'board.nothing'; allowed is package.module:factory.",
+            "tornado_app_factory: got 'board.nothing'; expected package.module:factory.",
         ),
         ("tornado_app_static=board/nothing", "tornado_app_static is 'board/nothing', and board-"),
         (
