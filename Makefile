@@ -7,6 +7,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 FOR_TOOLS := python3-venv
 FOR_CONTAINERS := podman runc netavark aardvark-dns iptables mmdebstrap openssh-client
 FOR_QUICK_TESTS := haproxy openssl
+FOR_MACHINES := qemu-system-x86 e2fsprogs
 FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver
 DEPLOYS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
@@ -91,7 +92,12 @@ tests: tools ## Run every test without a container, the page in a real browser a
 
 .PHONY: molecule
 molecule: tools packages-containers ## Run molecule's scenarios on containers
-	molecule test --all
+	molecule test --all --exclude machine
+
+.PHONY: machine
+machine: tools packages-containers ## Run what takes a kernel of its own, in an emulated virtual machine; no part of test
+	@scripts/system-packages $(FOR_MACHINES)
+	molecule test -s machine
 
 .PHONY: lock
 lock: tools ## Make the lock files anew

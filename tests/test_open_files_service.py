@@ -83,7 +83,7 @@ def test_units_are_read_anew_once_their_text_changed(
     service: ModuleType, run: Callable[..., dict[str, Any]], process: int
 ) -> None:
     reload = ["systemctl", "daemon-reload"]
-    files = [service.UNITS / f"{name}.service.d" / "open-files.conf" for name in ("board", "not-there-yet")]
+    files = [service.UNITS / f"{name}.service.d" / "eyewall-open-files.conf" for name in ("board", "not-there-yet")]
     result = run(600, check=True)
     assert (result["changed"], result["commands"]) == (True, [])
     assert not any(file.exists() for file in files)

@@ -632,3 +632,18 @@ def test_the_readme_names_every_directive_of_the_guides_file() -> None:
     }
     assert len(named) > 20
     assert {name for name in named if name not in first_column} == set()
+
+
+def test_an_nginx_that_is_about_to_stop_tells_balancers_and_answers_everybody_else() -> None:
+    given = {"nginx_leave_seconds": 4, "nginx_health_path": "/health", "nginx_body_sizes": {"= /health": "2M"}}
+    http = conf(**given).block("http")
+    # who asks for a client says so, and has an answer
+    text = render(TEMPLATE, **given)
+    assert re.search(r"map \$http_x_forwarded_for \$leaving \{\s+''\s+/run/nginx\.leaving;\s+default '';\s+\}", text)
+    location = http.block("server").block("location", "=", "/health")
+    assert location.get("client_max_body_size") == ["2M"]
+    assert text.count("location = /health {") == 1
+    assert "$leaving" not in render(TEMPLATE, nginx_leave_seconds=0), "where nobody is in front, nobody asks"
+    drop_in = "nginx/etc/systemd/system/nginx.service.d/eyewall.conf.j2"
+    assert "touch /run/nginx.leaving; sleep 4" in render(drop_in, nginx_leave_seconds=4)
+    assert "nginx.leaving" not in render(drop_in, nginx_leave_seconds=0)

@@ -1,11 +1,11 @@
 """The small files: limits, directories, drop-ins, the script that runs at boot, podman's settings."""
 
-import configparser
 import os
 import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eyewall_support import render
@@ -24,27 +24,88 @@ def test_limits_d_has_soft_and_hard_for_the_applications_account() -> None:
     ]
 
 
-def unit(template: str) -> dict[str, dict[str, str]]:
-    parser = configparser.ConfigParser(strict=True, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read_string(render(template))
-    return {section: dict(parser[section]) for section in parser.sections()}
+def unit(template: str, **variables: Any) -> dict[str, list[str]]:
+    """What a drop-in sets, section and name together, in order; an empty value takes back what was before it."""
+    found: dict[str, list[str]] = {}
+    section = ""
+    for line in lines(render(template, **variables).replace("\\\n", "")):
+        if line.startswith("["):
+            section = line.strip("[]")
+        else:
+            name, _, value = line.partition("=")
+            found.setdefault(f"{section}.{name}", []).append(value)
+    return found
 
 
 def test_services_get_the_limit() -> None:
-    drop_in = unit("open_files/etc/systemd/system/service.d/open-files.conf.j2")
-    assert drop_in == {"Service": {"LimitNOFILE": "50000"}}
+    assert unit("open_files/etc/systemd/system/service.d/eyewall-open-files.conf.j2") == {
+        "Service.LimitNOFILE": ["50000"]
+    }
+
+
+SERVICES = {"supervisord": "supervisor", "nginx": "nginx", "haproxy": "haproxy"}
+
+
+def drop_in(role: str, name: str = "eyewall", **variables: Any) -> dict[str, list[str]]:
+    return unit(f"{role}/etc/systemd/system/{SERVICES[role]}.service.d/{name}.conf.j2", **variables)
 
 
 def test_supervisord_comes_back_at_once_and_leaves_its_programs_alone() -> None:
-    drop_in = unit("supervisord/etc/systemd/system/supervisor.service.d/survive.conf.j2")["Service"]
-    assert drop_in["Restart"] == "always"
-    assert drop_in["KillMode"] == "process"
+    """However it ends: it dies, or systemd ends it for a package's sake. Only a host that goes down stops them."""
+    settings = drop_in("supervisord")
+    assert settings["Service.Restart"] == ["always"]
+    assert settings["Service.KillMode"] == ["process"]
+    assert settings["Service.KillSignal"] == ["SIGKILL"]
+    assert settings["Service.ExecReload"] == [""]
+    taken_back, command = settings["Service.ExecStop"]
+    assert taken_back == ""
+    assert "in stopping)" in command
+
+
+@pytest.mark.parametrize("role", SERVICES)
+def test_one_switch_takes_the_sandbox_away_and_nothing_else(role: str) -> None:
+    inside, outside = drop_in(role), drop_in(role, **{f"{role}_sandbox": False})
+    assert outside.items() < inside.items()
+    sandbox = {name for name in inside.keys() - outside.keys() if name.startswith("Service.")}
+    assert {"Service.NoNewPrivileges", "Service.CapabilityBoundingSet", "Service.SystemCallFilter"} < sandbox
+    assert {"Service.ProtectSystem", "Service.ReadWritePaths", "Service.PrivateDevices"} < sandbox
+    for name in sandbox:
+        assert len(inside[name]) == 1, f"{name} is set twice"
+
+
+def test_the_tmp_of_programs_outlives_supervisord() -> None:
+    """A service's own goes when it ends, and orphans serve on."""
+    holder = unit("supervisord/etc/systemd/system/eyewall-tmp.service.j2")
+    assert (holder["Service.PrivateTmp"], holder["Service.RemainAfterExit"]) == (["true"], ["true"])
+    settings = drop_in("supervisord")
+    for relation in ("Wants", "After", "JoinsNamespaceOf"):
+        assert settings[f"Unit.{relation}"] == ["eyewall-tmp.service"]
+
+
+def test_programs_write_where_they_may() -> None:
+    more = drop_in("supervisord", supervisord_writable_paths=["/srv/files", "/srv/more"])
+    assert more["Service.ReadWritePaths"] == ["/run -/var/log/supervisor -/srv/files -/srv/more"]
+
+
+@pytest.mark.parametrize("role", SERVICES)
+def test_memory_and_tasks_have_a_limit_that_takes_no_restart(role: str) -> None:
+    settings = drop_in(role, "eyewall-limits")
+    assert {"Service.MemoryMax", "Service.TasksMax"} <= settings.keys()
+    assert not settings.keys() & drop_in(role).keys()
+
+
+def test_who_fills_the_memory_is_ended_alone() -> None:
+    for role in ("supervisord", "nginx"):
+        assert drop_in(role, "eyewall-limits")["Service.OOMPolicy"] == ["continue"], "systemd would stop all of it"
 
 
 def test_supervisords_service_starts_the_current_generation() -> None:
-    drop_in = unit("tornado_app/etc/systemd/system/supervisor.service.d/start-current.conf.j2")
-    assert drop_in == {"Service": {"ExecStartPost": "-/usr/local/sbin/eyewall-app-board-start-current"}}
+    settings = unit("tornado_app/etc/systemd/system/supervisor.service.d/start-current.conf.j2")
+    assert settings == {
+        "Service.ExecStartPost": ["-/usr/local/sbin/eyewall-app-board-start-current"],
+        # the places of the application, in supervisord's sandbox
+        "Service.ReadWritePaths": ["-/var/lib/board -/var/log/board -/run/board"],
+    }
 
 
 def test_the_application_writes_its_data_and_sockets_and_nothing_else() -> None:
@@ -154,3 +215,27 @@ def test_containers_conf_has_what_the_machine_needs_and_no_more(low: bool, hybri
             assert soft <= hard == 20000, "more than this machine's own hard limit cannot be set"
     if hybrid:
         assert settings["engine"] == {"runtime": "runc"}
+
+
+# ---- Upgrades ----
+
+
+def test_each_host_has_a_turn_of_its_own_around_the_clock() -> None:
+    turns = [
+        unit(
+            "upgrades/etc/systemd/system/apt-daily-upgrade.timer.d/eyewall.conf.j2",
+            upgrades_turn=turn,
+            upgrades_time="23:15",
+        )["Timer.OnCalendar"]
+        for turn in range(48)
+    ]
+    assert [turn[0] for turn in turns] == [""] * 48, "Debian's time is taken back"
+    assert [turn[1] for turn in turns[:3]] == ["*-*-* 23:15", "*-*-* 23:45", "*-*-* 00:15"]
+    assert len({turn[1] for turn in turns}) == 48
+
+
+def test_no_host_starts_again_by_itself() -> None:
+    for unattended in (True, False):
+        text = render("upgrades/etc/apt/apt.conf.d/60eyewall.j2", upgrades_unattended=unattended)
+        assert 'Unattended-Upgrade::Automatic-Reboot "false";' in text.splitlines()
+        assert ("APT::Periodic::Unattended-Upgrade" in text) == unattended

@@ -3,13 +3,24 @@
 import json
 import subprocess
 
+import pytest
 
-def test_supervisord_killed_loses_nothing(site, traffic, until):
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "kill -KILL $(supervisorctl -c /etc/supervisor/supervisord.conf pid)",
+        # Debian's own way is a restart, in which supervisord would stop every process
+        "DEBIAN_FRONTEND=noninteractive apt-get install --yes --reinstall supervisor",
+    ],
+    ids=["killed", "upgraded"],
+)
+def test_another_supervisord_loses_nothing(site, traffic, until, command):
     """systemd starts it again, it starts its programs, they join the ports, and the orphans leave by themselves."""
     before = {process["pid"] for process in site.processes()}
     with traffic() as seen:
         until(lambda: before <= set(seen.answers))
-        site.sh("kill -KILL $(supervisorctl -c /etc/supervisor/supervisord.conf pid)")
+        site.sh(command)
         until(lambda: {process["pid"] for process in site.processes()}.isdisjoint(before), 60)
         after = {process["pid"] for process in site.processes()}
         until(lambda: after <= set(seen.answers))
@@ -17,6 +28,14 @@ def test_supervisord_killed_loses_nothing(site, traffic, until):
     assert not seen.lost
     assert not seen.resent
     assert len(after) == len(before)
+
+
+def test_debians_way_to_stop_supervisord_loses_requests(site, traffic, until):
+    """The control: Debian's ExecStop."""
+    with traffic() as seen:
+        until(lambda: sum(seen.answers.values()) > 50)
+        site.sh("supervisorctl -c /etc/supervisor/supervisord.conf shutdown")
+        until(lambda: len(seen.lost) > seen.clients)
 
 
 def test_nginx_killed_comes_back(site, until):
@@ -60,7 +79,7 @@ def test_a_reboot_brings_everything_back(site, until):
     unfinished = "/etc/supervisor/conf.d/eyewall-app-board-unfinished.conf"
     # as in the middle of a handover: another generation that supervisord would know, too
     site.sh("sed s/%s/board-unfinished/ /opt/board/current/supervisor.conf >%s", generation, unfinished)
-    subprocess.run(["podman", "restart", site.container], check=True, capture_output=True)
+    subprocess.run(["podman", "restart", "--time", "100", site.container], check=True, capture_output=True)
     try:
         until(lambda: site.get("/whoami").status == 200, 60)
         processes = until(site.processes, 30)

@@ -16,6 +16,7 @@ import websocket
 from fleet_steps import Step, look
 from fleet_support import Fleet, until
 from proof import Traffic
+from sandbox_support import assert_sandboxed, services
 
 # Asks /echo of a host's front door from within another host: what is written there is what a stranger may write.
 ASK = """
@@ -164,12 +165,13 @@ def test_nothing_else_is_open(fleet: Fleet, settled: Step) -> None:
         assert len(listening) > len(outside), "what is on loopback is seen, too"
 
 
-def test_a_reload_of_the_balancer_loses_nothing(fleet: Fleet, settled: Step) -> None:
+@pytest.mark.parametrize("command", ["reload", "restart"])
+def test_another_haproxy_loses_nothing(fleet: Fleet, settled: Step, command: str) -> None:
     before = look(fleet)["lb1"].doors
     with Traffic({"balancer": fleet.doors["balancer"]}, rate=150) as traffic:
         time.sleep(1)
-        with traffic.during("reload"):
-            fleet.sh("lb1", "systemctl reload haproxy")
+        with traffic.during(command):
+            fleet.sh("lb1", "systemctl %s haproxy", command)
         time.sleep(2)
     assert set(look(fleet)["lb1"].doors) - set(before), "there is a new process"
     assert traffic.report.lost == [], traffic.report.table()
@@ -197,6 +199,50 @@ def test_slow_bodies_are_ended_and_others_do_not_notice(fleet: Fleet, settled: S
     assert all(now[0] - then[0] < 30 for then, now in zip(before, meanwhile, strict=True)), (before, meanwhile)
     # app1 has nginx's files on a file system of their own
     assert meanwhile[0][1] < 2, meanwhile
+
+
+def test_a_stop_of_the_balancer_is_seen(fleet: Fleet, settled: Step) -> None:
+    """The control: what Debian's unit does in a restart."""
+    with Traffic({"balancer": fleet.doors["balancer"]}, rate=150) as traffic:
+        time.sleep(1)
+        fleet.sh("lb1", "systemctl stop haproxy; systemctl start haproxy")
+        time.sleep(1)
+    assert traffic.report.lost != [], traffic.report.table()
+
+
+def test_the_balancer_is_in_a_sandbox(fleet: Fleet, settled: Step) -> None:
+    assert_sandboxed(services(fleet.host("lb1"), "haproxy")["haproxy"], "haproxy")
+
+
+def test_a_host_that_goes_down_drains(fleet: Fleet, settled: Step) -> None:
+    """nginx takes no more requests, what is under way ends, WebSockets are told; the balancer asks the others."""
+    with Traffic({"balancer": fleet.doors["balancer"]}, rate=150) as traffic:
+        time.sleep(2)
+        subprocess.run(["podman", "stop", "--time", "100", fleet.container("app2")], check=True, capture_output=True)
+        down = time.time()
+        time.sleep(1)
+        subprocess.run(["podman", "start", fleet.container("app2")], check=True, capture_output=True)
+        until(lambda: fleet.host("app2").run("true").rc == 0, "app2 to be back", 60)
+        until(lambda: len(fleet.processes("app2")) == 2, "its processes", 60)
+        time.sleep(1)
+    assert traffic.report.lost == [], traffic.report.table()
+    told = [request for request in traffic.report.requests if request.kind == "WebSocket" and request.fate == "told"]
+    assert {request.host for request in told} == {"app2"}, traffic.report.table()
+    assert all(request.end < down for request in told)
+
+
+def test_a_host_where_packages_are_upgraded_loses_nothing(fleet: Fleet, settled: Step) -> None:
+    before = fleet.stand("app1")
+    with Traffic({"balancer": fleet.doors["balancer"]}, rate=150) as traffic:
+        time.sleep(1)
+        fleet.sh(
+            "app1",
+            "DEBIAN_FRONTEND=noninteractive apt-get install --yes --reinstall libssl3 supervisor nginx nginx-common",
+        )
+        until(lambda: set(fleet.processes("app1").values()).isdisjoint(before.pids.values()), "new processes")
+        time.sleep(1)
+    assert traffic.report.lost == [], traffic.report.table()
+    assert until(lambda: fleet.stand("app1"), "a whole host").generation == before.generation
 
 
 def test_a_host_without_nginx_is_out_within_3_seconds(fleet: Fleet, settled: Step) -> None:

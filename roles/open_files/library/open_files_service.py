@@ -71,7 +71,7 @@ def main() -> None:
     before, after = [], []
     reload_units = False
     for service in module.params["services"]:
-        drop_in = UNITS / f"{service}.service.d" / "open-files.conf"
+        drop_in = UNITS / f"{service}.service.d" / "eyewall-open-files.conf"
         old = drop_in.read_text() if drop_in.exists() else ""
         if old != content:
             before.append(f"{drop_in}\n{old}")

@@ -1,0 +1,30 @@
+"""The host of this scenario, which is no container: it is asked over SSH."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import testinfra
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
+
+from fleet_support import REPOSITORY, Fleet
+
+KEY = REPOSITORY / ".local" / "ssh" / "id_ed25519"
+OPTIONS = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+
+
+class Machine(Fleet):
+    """A fleet of virtual machines."""
+
+    def host(self, host: str) -> testinfra.host.Host:
+        content = yaml.safe_load(self.inventory.read_text(encoding="utf-8"))
+        port = content["gauge"]["hosts"][host]["ansible_port"]
+        place = f"ssh://deploy@127.0.0.1:{port}?sudo=True&timeout=120&controlpersist=300"
+        return testinfra.get_host(place, ssh_identity_file=str(KEY), ssh_extra_args=OPTIONS)
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    return Machine("machine", tmp_path_factory.mktemp("releases"))
