@@ -102,6 +102,8 @@ class Run:
 class Fleet:
     """The hosts of an inventory below molecule/inventory."""
 
+    patience = 300  # seconds that a playbook may take
+
     def __init__(self, scenario: str, scratch: Path) -> None:
         self.inventory = REPOSITORY / "molecule" / "inventory" / f"{scenario}.yml"
         self.scratch = scratch
@@ -135,7 +137,7 @@ class Fleet:
 
     def ended(self, process: "subprocess.Popen[str]") -> Run:
         """Wait until a playbook has ended."""
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=self.patience)
         return Run(process.returncode, output)
 
     def release(self, name: str, change: Callable[[Path], None] | None = None) -> dict[str, str]:

@@ -18,6 +18,8 @@ OPTIONS = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLev
 class Machine(Fleet):
     """A fleet of virtual machines."""
 
+    patience = 3600  # its CPU is emulated
+
     def host(self, host: str) -> testinfra.host.Host:
         content = yaml.safe_load(self.inventory.read_text(encoding="utf-8"))
         port = content["gauge"]["hosts"][host]["ansible_port"]
