@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from eyewall_support import REPOSITORY, ROLE_NAMES, load_python, options_of
 
-WRITTEN = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/variables.md", "docs/host-layout.md"]
+WRITTEN = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/variables.md", "docs/host-layout.md"]
 DOCUMENTS = sorted({*WRITTEN, *(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").glob("*.md"))})
 PACKAGES = [str(path.relative_to(REPOSITORY)) for path in sorted(REPOSITORY.glob("[!.]*/README.md"))]
 ROLE_READMES = [f"roles/{role}/README.md" for role in ROLE_NAMES]
