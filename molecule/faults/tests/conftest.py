@@ -75,13 +75,18 @@ class Watch:
     def spare_inside(self, host: str, deaths: list[float], at_once: int = INSIDE_AT_ONCE, seconds: float = 1) -> None:
         """Allow what was inside a process of a host when one died, to be lost within `seconds`.
 
-        `at_once` is how much that may be through each of the two doors.
+        `at_once` is how much that may be through each of the two doors. An upload is passed on as it comes, so one may be
+        inside as well; its client hears of it when it has sent the rest, which takes as long as it says.
         """
         self.spare(
             lambda request: (
                 request.kind in INSIDE
                 and request.door in (host, "balancer")
-                and any(-2 < request.end - death < seconds for death in deaths)
+                and any(
+                    -2 < request.end - death < seconds
+                    or (request.kind == "upload" and request.start < death < request.end)
+                    for death in deaths
+                )
             )
         )
         self.spared_most = len(deaths) * at_once * 2
