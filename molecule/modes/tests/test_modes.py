@@ -75,7 +75,8 @@ def test_what_is_no_tornado_program_is_refused(fleet: Fleet) -> None:
         run = fleet.play("deploy", tornado_app_factory="", tornado_app_command=["-m", "http.server", "8099"])
     assert run.status == 2
     assert "app1 failed while the release was tried off the air" in run.text, run.output
-    assert "-m http.server: did not listen with a Tornado HTTPServer within 7 s" in run.text, run.output
+    assert "-m http.server: __main__ wants to listen on" in run.text, run.output
+    assert ":8099; expected Tornado's HTTPServer" in run.text, run.output
     assert fleet.stand("app1") == before
     assert clients[0].lost == []
 
