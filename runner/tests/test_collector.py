@@ -8,7 +8,7 @@ from eyewall_harness import environment
 
 pytestmark = pytest.mark.slow
 
-# Prints the CPU seconds of the longest full collection while half a million small objects become two millions.
+# Prints the CPU seconds of the longest full collection while half a million small objects become four millions.
 GROWS = """
 import gc, sys
 from time import thread_time
@@ -21,7 +21,7 @@ def watch(phase, info):
 if sys.argv[1] == "collector":
     Collector().start()
 gc.callbacks.append(watch)
-while len(held) < 2_000_000:
+while len(held) < 4_000_000:
     held.append([])
 print(max(times))
 """
