@@ -189,6 +189,20 @@ class Fleet:
         pids = {int(name.rpartition(":")[2]): pid for name, pid in seen["pids"].items()}
         return Standing(seen["generation"], seen["release"], pids)
 
+    def settle(self, host: str, seconds: float = 60) -> Standing:
+        """The same, once it is so."""
+
+        def whole() -> Standing | None:
+            with contextlib.suppress(AssertionError):
+                return self.stand(host)
+            return None
+
+        try:
+            found: Standing = until(whole, f"{host} to be whole", seconds)
+        except AssertionError:
+            return self.stand(host)  # which says what is not
+        return found
+
     def stands(self) -> dict[str, Standing]:
         """The same of every host."""
         return {host: self.stand(host) for host in self.hosts}

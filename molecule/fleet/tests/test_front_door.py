@@ -242,7 +242,7 @@ def test_a_host_where_packages_are_upgraded_loses_nothing(fleet: Fleet, settled:
         until(lambda: set(fleet.processes("app1").values()).isdisjoint(before.pids.values()), "new processes")
         time.sleep(1)
     assert traffic.report.lost == [], traffic.report.table()
-    assert until(lambda: fleet.stand("app1"), "a whole host").generation == before.generation
+    assert fleet.settle("app1").generation == before.generation
 
 
 def test_a_host_without_nginx_is_out_within_3_seconds(fleet: Fleet, settled: Step) -> None:
