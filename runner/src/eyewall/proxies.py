@@ -8,7 +8,7 @@ say is read as Tornado reads it.
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 from tornado.httputil import HTTPHeaders
 from tornado.netutil import is_valid_ip
@@ -26,11 +26,6 @@ _REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 _valid_ip = lru_cache(maxsize=8192)(is_valid_ip)
 
 
-def parse_trusted(text: str) -> IPv4Network | IPv6Network:
-    """Parse ``10.0.0.7``, ``10.0.0.0/8``, ``::1``. Raises `ValueError`."""
-    return ip_network(text)
-
-
 class Proxies:
     """The peers whose headers are believed.
 
@@ -39,7 +34,7 @@ class Proxies:
     """
 
     def __init__(self, trusted: Iterable[str] = LOOPBACK, skipped: Iterable[str] = ()) -> None:
-        self._networks = tuple(parse_trusted(text) for text in trusted)
+        self._networks = tuple(ip_network(text) for text in trusted)
         self._skipped = frozenset(skipped)
         self.trusts = lru_cache(maxsize=8192)(self._trusts)
 
