@@ -26,12 +26,14 @@ from proof.client import Client, Door, echo
 from proof.report import KINDS
 
 sys.path.insert(0, str(REPOSITORY / "runner" / "tests"))
-from eyewall_harness import Eyewall, ask_admin
+from eyewall_harness import Eyewall, ask_admin, until
 
 pytestmark = pytest.mark.slow
 
 GAUGE = REPOSITORY / "tests" / "apps" / "gauge" / "src" / "gauge"
 RATE = 200.0
+# A page that is not there names no files, so a lost asset is a matter of the moment; so is a message.
+LOST_WITH_A_PROCESS = set(KINDS) - {"asset", "WebSocket message"}
 
 # The same application, but: no file has the bytes of its version, downloads are cut, POSTs are answered by nobody,
 # WebSockets end without a word.
@@ -109,6 +111,7 @@ def rough(start: Start) -> Report:
         traffic.mark("killed")
         killed.send(signal.SIGKILL)
         killed.wait()
+        until(lambda: {request.kind for request in traffic.report.only(door="killed").lost} >= LOST_WITH_A_PROCESS)
         start(release="1.0.1", port=killed.port).ready()
         traffic.mark("back")
         time.sleep(0.5)
@@ -134,8 +137,7 @@ def test_a_killed_process_is_reported(rough: Report) -> None:
     killed = rough.only(door="killed")
     death, back = (mark.end for mark in rough.marks)
     lost = Counter(request.kind for request in killed.lost)
-    # A page that is not there names no files, so a lost asset is a matter of the moment.
-    assert set(lost) >= set(KINDS) - {"asset", "WebSocket message"}, lost
+    assert set(lost) >= LOST_WITH_A_PROCESS, lost
     assert all(death - 0.1 < request.end < back + 0.5 for request in killed.lost)
     assert any("ConnectionRefusedError" in request.detail for request in killed.lost)
     assert killed.count("WebSocket", "told") == 0
