@@ -1,5 +1,6 @@
 """Connections: what comes early, clients that leave, and those that say nothing."""
 
+import asyncio
 import os
 import socket
 import time
@@ -11,6 +12,7 @@ import pytest
 from eyewall.stream import Stream
 from eyewall_harness import TESTS, Eyewall, WebSocket, receive_answer, until
 from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +108,18 @@ async def _nodelay(listener: socket.socket) -> int:
 def test_small_packets_are_not_held_back() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert IOLoop(make_current=False).run_sync(lambda: _nodelay(listener))
+
+
+def test_a_stream_has_no_more_attributes_than_tornados() -> None:
+    """`Stream.__slots__` says why."""
+    ours, theirs = socket.socketpair()
+
+    async def attributes() -> tuple[set[str], set[str]]:
+        stream, plain = Stream(ours, lingering=set()), IOStream(theirs)
+        found = set(vars(stream)), set(vars(plain))
+        stream.close()
+        plain.close()
+        return found
+
+    stream, plain = asyncio.run(attributes())
+    assert stream == plain

@@ -30,6 +30,10 @@ class Stream(IOStream):
     reading when the peer has closed it too, or after `LINGER` seconds (RFC 9112, 9.6).
     """
 
+    # IOStream has 27 attributes. With more than 30 in `__dict__`, CPython no longer shares their keys (SHARED_KEYS_MAX_SIZE in
+    # Include/internal/pycore_dict.h), and each access is a lookup in a hash table: 2.5 % more instructions for /hello.
+    __slots__ = ("_largest_chunk", "_lingering", "_turns", "unread")
+
     def __init__(self, *args: Any, lingering: set[asyncio.Task[None]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lingering = lingering
