@@ -19,20 +19,14 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 from eyewall_support import ROLES, evaluate, load_module, load_python, run_module
+from host_files import add_generation
+from host_files import record as line
 
 status = load_python(ROLES / "tornado_app" / "filter_plugins" / "status.py", "tornado_app_status")
 FORK = multiprocessing.get_context("fork")
 BEGIN = {"state": "begun", "wanted": "g2", "release": "2.0", "verb": "deploy", "expires": 600}
 RUN = {"id": "run-1", "owner": "ada@desk", "controller": "desk", "pid": 4711, "pid_started": 99}
 OTHER = {**RUN, "id": "run-2", "owner": "bob@ci", "pid": 4712}
-
-
-def add_generation(root: Path, name: str, release: str, **more: Any) -> None:
-    place = root / "generations" / name
-    place.mkdir(parents=True)
-    (place / "generation.json").write_text(
-        json.dumps({"generation": name, "release": release, "ports": [8000], **more})
-    )
 
 
 def point_to(root: Path, name: str) -> None:
@@ -113,7 +107,7 @@ def test_the_end_of_a_deploy_that_succeeded_removes_what_nobody_goes_back_to(
     call(RUN, **BEGIN)
     point_to(root, "g2")
     assert call(RUN, state="ended", outcome=outcome).get("removed", []) == (
-        [str(root / "generations" / "g0")] if outcome == "succeeded" else []
+        [str(root / "releases" / "0.9"), str(root / "generations" / "g0")] if outcome == "succeeded" else []
     )
     assert {place.name for place in (root / "generations").iterdir()} == stay
 
@@ -190,12 +184,12 @@ def test_only_the_run_that_is_known_to_be_dead_loses_its_lock(root: Path, call: 
 
 
 def test_the_record_keeps_two_hundred_lines_and_the_first_of_a_message(root: Path, call: Call) -> None:
-    root.joinpath("deploys.jsonl").write_text("".join(f'{{"number": {number}}}\n' for number in range(205)))
+    root.joinpath("deploys.jsonl").write_text("".join(f"{json.dumps(line(number))}\n" for number in range(205)))
     call(RUN, **BEGIN)
     call(RUN, state="ended", outcome="failed", message="\napp2 did not answer.\nA traceback\n")
     records = records_of(root)
     assert len(records) == 200
-    assert records[0] == {"number": 6}
+    assert records[0] == line(6)
     assert records[-1]["message"] == "app2 did not answer."
 
 

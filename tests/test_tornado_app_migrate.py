@@ -22,7 +22,8 @@ def host(open_path: Path) -> Path:
     place, programs = open_path / "generations" / "g2", open_path / "releases" / "2.0" / "venv" / "bin"
     for directory in (place, programs, open_path / "data"):
         directory.mkdir(parents=True)
-    (place / "generation.json").write_text(json.dumps({"generation": "g2", "release": "2.0"}))
+    manifest = {"generation": "g2", "release": "2.0", "ports": [8000]}
+    (place / "generation.json").write_text(json.dumps(manifest))
     (place / "settings.json").write_text(json.dumps(SETTINGS))
     (programs / "python").symlink_to(sys.executable)
     return open_path
@@ -117,7 +118,7 @@ def test_what_runs_beside_it_is_left_alone(migrate: Any) -> None:
     [
         ({"command": ["no-such-program", "up"]}, "'no-such-program up' cannot be started ([Errno 2]"),
         ({"command": ["sh", "-c", "kill -9 $$"]}, " ended by SIGKILL; nothing was switched. It printed nothing."),
-        ({"generation": "g9"}, "the generation g9 is not on this host."),
+        ({"generation": "g9"}, "The generation g9 is not on this host."),
         ({"user": "no-such-account"}, " cannot be started (there is no account 'no-such-account')"),
     ],
 )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from eyewall_support import REPOSITORY, ROLES, evaluate, load_module, load_yaml, options_of, run_module
+from host_files import add_environment, add_release
 
 USER = pwd.getpwuid(os.getuid()).pw_name  # whose the listeners of these tests are
 NO_ACCOUNT = "board-that-nobody-made"
@@ -50,16 +51,12 @@ def look(
 
 
 def test_what_is_right_passes_and_is_described(look: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    for kind, name, manifest in (
-        ("releases", "1.0", "release.json"),
-        ("releases", "unfinished", "other"),
-        ("environments", "abcdef", "environment.json"),
-        ("environments", "abcd", "environment.json"),
-        ("environments", "unfinished", "release.json"),
-    ):
-        place = tmp_path / "root" / kind / name
-        place.mkdir(parents=True)
-        (place / manifest).touch()
+    for name in ("abcdef", "abcd"):
+        add_environment(tmp_path / "root", name)
+    add_release(tmp_path / "root", "1.0", "abcd")
+    for kind, name in (("releases", "unfinished"), ("releases", ".1.1"), ("environments", "unfinished")):
+        (tmp_path / "root" / kind / name).mkdir()
+    (add_environment(tmp_path / "root", "damaged") / "environment.json").write_text("")
     (tmp_path / "tmpfiles.conf").write_text(f"# as the role writes it\nd {tmp_path}/root 0755 root root -\n")
     result = look()
     assert result["changed"] is False

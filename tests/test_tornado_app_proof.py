@@ -1,6 +1,7 @@
 """What is written of a generation, and its process off the air: with a real supervisord, beside one that serves."""
 
 import grp
+import hashlib
 import json
 import os
 import stat
@@ -271,8 +272,13 @@ def test_settings_and_secrets_are_one_environment(written: Callable[..., Path]) 
     manifest = place / "generation.json"
     assert json.loads(manifest.read_text()) == {
         "generation": "board-1-aaaaaa", "release": "1", "ports": [8000, 8001], "secrets": ["KEY"],
+        "hashes": {
+            name: hashlib.sha256((place / name).read_bytes()).hexdigest()
+            for name in ("settings.json", "supervisor.conf", "proof.conf")
+        },
     }  # fmt: skip
     assert manifest.stat().st_mtime == 0, "it never was current"
+    assert stat.S_IMODE(manifest.stat().st_mode) == 0o600, "a hash of a short secret is as good as the secret"
     assert (place / "supervisor.conf").read_text() == "[program:x]\n"
     assert (place / "proof.conf").read_text() == "[program:x-proof]\n"
     assert (place / "release").readlink() == place.parents[1] / "releases" / "1"

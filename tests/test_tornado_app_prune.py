@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from eyewall_support import load_module
+from host_files import add_generation, add_release
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +46,12 @@ def host(tmp_path: Path, release: ModuleType) -> Path:
             static.mkdir(parents=True)
             (static / "logo.svg").write_text("<svg/>")  # the same in every release
             (static / "app.css").write_text(f"body {{}} /* {of} */")
-            release.publish(static, tmp_path / "static")
+            for file, published in release.publications(static.parent, tmp_path / "static"):
+                release.publish(file, published, tmp_path / "static")
             # of one environment are the first three
             environment = "e2" if of == "r4" else "e1"
-            (tmp_path / "environments" / environment).mkdir(parents=True, exist_ok=True)
-            (tmp_path / "environments" / environment / "environment.json").touch()
-            (tmp_path / "releases" / of / "release.json").write_text(json.dumps({"environment": environment}))
-        place = tmp_path / "generations" / f"g{number}"
-        place.mkdir(parents=True)
-        (place / "settings.json").write_text('{"SECRET": "s"}')
-        manifest = place / "generation.json"
-        manifest.write_text(json.dumps({"release": of}))
+            add_release(tmp_path, of, environment)
+        manifest = add_generation(tmp_path, f"g{number}", of) / "generation.json"
         os.utime(manifest, (number, number))
         (tmp_path / "logs" / f"g{number}-8000.log").touch()
         (tmp_path / "logs" / f"g{number}-8000.log.1").touch()
@@ -105,7 +101,7 @@ def test_what_supervisord_knows_stays(host: Path, prune: Any) -> None:
 
 
 def test_a_release_that_waits_for_its_generation_stays(host: Path, prune: Any) -> None:
-    (host / "releases" / "r9").mkdir()
+    add_release(host, "r9")
     assert "r9" not in prune(2)
 
 
@@ -114,7 +110,7 @@ def test_the_one_that_was_before_the_current_one_stays(host: Path, prune: Any) -
     current = host / "generations" / "g5" / "generation.json"
     times = (current.stat().st_atime, current.stat().st_mtime)
     for before, going in (("g1", ["g2", "g3"]), (None, ["g1"])):
-        current.write_text(json.dumps({"release": "r4", "before": before}))
+        current.write_text(json.dumps({"generation": "g5", "release": "r4", "ports": [8000], "before": before}))
         os.utime(current, times)
         assert [name for name in prune(2) if name.startswith("g")] == going
 
@@ -123,13 +119,12 @@ def test_an_environment_goes_with_the_last_release_that_names_it(host: Path, pru
     prune(3)
     assert names(host / "environments") == ["e1", "e2"], "r2 and r3 are of e1"
     (host / "environments" / "unfinished").mkdir()
-    (host / "releases" / "r9").mkdir()  # waits for its generation, and for the end of its installation
-    (host / "generations" / "g4" / "generation.json").write_text(json.dumps({"release": "r4"}))
-    os.utime(host / "generations" / "g4" / "generation.json", (4, 4))
-    (host / "generations" / "g3" / "generation.json").write_text(json.dumps({"release": "r3"}))
-    os.utime(host / "generations" / "g3" / "generation.json", (3, 3))
+    (host / "releases" / ".r9").mkdir()  # is made no more: who makes one holds the lock
+    for number, of in ((4, "r4"), (3, "r3")):
+        shutil.rmtree(host / "generations" / f"g{number}")
+        os.utime(add_generation(host, f"g{number}", of) / "generation.json", (number, number))
     (host / "releases" / "r2" / "release.json").unlink()
-    assert prune(2) == ["e1", "g3", "r3", "unfinished"]
+    assert prune(2) == [".r9", "e1", "g3", "r2", "r3", "unfinished"]
     assert names(host / "environments") == ["e2"]
 
 
@@ -159,8 +154,7 @@ def test_nothing_is_removed_while_a_release_is_being_made(host: Path, prune: Any
         fcntl.flock(lock, fcntl.LOCK_EX)
 
         def finish() -> None:
-            (host / "releases" / "r9").mkdir()
-            (host / "releases" / "r9" / "release.json").write_text('{"environment": "in-the-making"}')
+            add_release(host, "r9", "in-the-making")
             finished.append(True)
             fcntl.flock(lock, fcntl.LOCK_UN)
 

@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> Path:
 def static(tmp_path: Path) -> Path:
     """Return the static files of one release, with what the build made beside them."""
     return make(
-        tmp_path / "release-1",
+        tmp_path / "release-1" / "static",
         {"app.css": CSS, "app.css.gz": gzip.compress(CSS, mtime=0), "img/logo.svg": b"<svg/>"},
     )
 
@@ -64,12 +64,18 @@ def make(directory: Path, files: dict[str, bytes]) -> Path:
     return directory
 
 
+def publish(release: ModuleType, static: Path, store: Path) -> None:
+    """Publish all of the release that has these static files."""
+    for file, place in release.publications(static.parent, store):
+        release.publish(file, place, store)
+
+
 def published(store: Path) -> dict[str, bytes]:
     return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
 
 def test_a_files_place_is_what_tornado_calls_its_version(release: ModuleType, static: Path, store: Path) -> None:
-    release.publish(static, store)
+    publish(release, static, store)
     for name in ("app.css", "img/logo.svg"):
         version = StaticFileHandler.get_content_version(str(static / name))
         assert (store / version / name).read_bytes() == (static / name).read_bytes()
@@ -77,7 +83,7 @@ def test_a_files_place_is_what_tornado_calls_its_version(release: ModuleType, st
 
 def test_compressed_forms_are_beside_under_the_same_hash(release: ModuleType, static: Path, store: Path) -> None:
     (static / "app.css.br").write_bytes(b"brotli, let us say")
-    release.publish(static, store)
+    publish(release, static, store)
     place = store / hashlib.sha512(CSS).hexdigest()
     assert sorted(path.name for path in place.iterdir()) == ["app.css", "app.css.br", "app.css.gz"]
     assert gzip.decompress((place / "app.css.gz").read_bytes()) == CSS
@@ -96,10 +102,10 @@ def test_what_has_the_name_of_a_compressed_form_is_published_where_it_is_taken_f
         "x.gz.gz": b"xx",
         "x.gz.br": b"",
     }
-    archives = make(tmp_path / "archives", files)
-    release.publish(static, store)
+    make(static.parent / "archives", files)
+    publish(release, static, store)
     before = published(store)
-    release.publish_archives(archives, store)
+    publish(release, static, store)
     own = {f"archives/{hashlib.sha512(content).hexdigest()}/{name}": content for name, content in files.items()}
     assert published(store) == before | own
     release.withdraw(store)
@@ -112,7 +118,7 @@ def test_equal_content_has_an_equal_date_on_every_host(release: ModuleType, tmp_
         static = make(tmp_path / host / "static", {"x.js": b"1", "y.js": b"2"})
         os.utime(static / "x.js", (len(host), 1000 + ord(host)))
         (tmp_path / host / "store").mkdir()
-        release.publish(static, tmp_path / host / "store")
+        publish(release, static, tmp_path / host / "store")
         dates.append({path.name: path.stat().st_mtime for path in (tmp_path / host / "store").rglob("*.js")})
         # also where the current release is served from
         assert (static / "x.js").stat().st_mtime == dates[-1]["x.js"]
@@ -120,8 +126,8 @@ def test_equal_content_has_an_equal_date_on_every_host(release: ModuleType, tmp_
 
 
 def test_different_content_of_one_size_has_different_dates(release: ModuleType, tmp_path: Path, store: Path) -> None:
-    static = make(tmp_path / "release-1", {f"{number}.js": b"%03d" % number for number in range(50)})
-    release.publish(static, store)
+    static = make(tmp_path / "release-1" / "static", {f"{number}.js": b"%03d" % number for number in range(50)})
+    publish(release, static, store)
     dates = {path.stat().st_mtime for path in store.rglob("*.js")}
     assert len(dates) == 50
     # and all lie in the past, or a browser would not trust them
@@ -129,9 +135,9 @@ def test_different_content_of_one_size_has_different_dates(release: ModuleType, 
 
 
 def test_published_again_nothing_changes(release: ModuleType, static: Path, store: Path) -> None:
-    release.publish(static, store)
+    publish(release, static, store)
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in store.rglob("*")}
-    release.publish(static, store)
+    publish(release, static, store)
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before} == {
         path: (inode, date) if path.is_file() else (inode, path.stat().st_mtime_ns)
         for path, (inode, date) in before.items()
@@ -142,9 +148,9 @@ def test_published_again_nothing_changes(release: ModuleType, static: Path, stor
 def test_the_next_release_adds_and_the_last_ones_files_stay(
     release: ModuleType, static: Path, store: Path, tmp_path: Path
 ) -> None:
-    release.publish(static, store)
+    publish(release, static, store)
     before = published(store)
-    release.publish(make(tmp_path / "release-2", {"app.css": b"new", "img/logo.svg": b"<svg/>"}), store)
+    publish(release, make(tmp_path / "release-2" / "static", {"app.css": b"new", "img/logo.svg": b"<svg/>"}), store)
     after = published(store)
     assert before.items() < after.items()
     assert after[f"{hashlib.sha512(b'new').hexdigest()}/app.css"] == b"new"
@@ -179,11 +185,11 @@ def test_an_interruption_leaves_whole_files_and_the_same_again_finishes(
             whole[f"{hashlib.sha512(content.read_bytes()).hexdigest()}/{path.relative_to(static)}"] = path.read_bytes()
     monkeypatch.setattr(target, name, killed)
     with pytest.raises(KeyboardInterrupt):
-        release.publish(static, store)
+        publish(release, static, store)
     assert published(store).items() < whole.items()
     assert len(published(store)) == succeed
     monkeypatch.undo()
-    release.publish(static, store)
+    publish(release, static, store)
     assert published(store) == whole
 
 
@@ -233,7 +239,7 @@ def sent(static: Path, root: Path, release: ModuleType, monkeypatch: pytest.Monk
     pack(root / "releases" / "1.0-wheelhouse.tar", {"requirements.txt": ""})
     files = {f"static/{path.relative_to(static)}": path.read_bytes() for path in static.rglob("*") if path.is_file()}
     pack(root / "releases" / "1.0.tar", files)
-    monkeypatch.setattr(release.Installer, "make_environment", lambda _self: None)
+    monkeypatch.setattr(release.Installer, "make_environment", lambda self: self.environment.mkdir(parents=True))
     monkeypatch.setattr(release.Installer, "make_venv", lambda _self: None)
     return root
 
@@ -245,9 +251,14 @@ def test_a_release_is_complete_once_it_has_its_manifest(
     place.mkdir()
     (place / "left-by-an-interrupted-run").touch()
     assert run_module(release, capsys, **arguments(sent))["changed"] is True
-    assert json.loads((place / "release.json").read_text()) == {
-        "release": "1.0", "digest": "abc", "environment": arguments(sent)["environment"],
+    manifest = json.loads((place / "release.json").read_text())
+    named = {str(path.relative_to(sent)): path.stat().st_size for path in place.rglob("*") if path.is_file()}
+    named |= {f"static/{path}": len(content) for path, content in published(sent / "static").items()}
+    del named["releases/1.0/release.json"]
+    assert manifest == {
+        "release": "1.0", "digest": "abc", "environment": arguments(sent)["environment"], "sizes": named,
     }  # fmt: skip
+    assert len(named) == 6, "three files, and each published"
     assert not (place / "left-by-an-interrupted-run").exists()
     assert list((sent / "releases").iterdir()) == [place], "both tar files are gone"
     assert published(sent / "static")
@@ -255,18 +266,21 @@ def test_a_release_is_complete_once_it_has_its_manifest(
     assert run_module(release, capsys, **arguments(sent))["changed"] is False
 
 
-def test_static_files_are_there_first_and_the_manifest_last(
+def test_nothing_has_a_name_before_it_is_on_the_disk(
     release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    """The power cut itself is in test_power_cut.py; here is the order, on every machine."""
+    seen: list[Any] = []
 
-    def look(_installer: Any) -> None:
-        seen.append((len(published(sent / "static")), (sent / "releases" / "1.0" / "release.json").exists()))
+    def look(_place: Path) -> None:
+        names = [place.name for kind in ("releases", "environments") for place in (sent / kind).iterdir()]
+        seen.append((len(published(sent / "static")), sorted(name for name in names if "tar" not in name)))
 
-    monkeypatch.setattr(release.Installer, "make_environment", look)
-    monkeypatch.setattr(release.Installer, "make_venv", look)
+    monkeypatch.setattr(release, "sync", look)
     run_module(release, capsys, **arguments(sent))
-    assert seen == [(3, False), (3, False)]
+    environment = arguments(sent)["environment"]
+    assert seen == [(0, [".1.0", f".{environment}"]), (3, [".1.0", environment])]
+    assert (sent / "releases" / "1.0" / "release.json").exists()
 
 
 def test_a_name_that_is_there_with_other_content_is_refused(
@@ -333,7 +347,7 @@ def test_a_run_that_goes_on_without_its_controller_is_waited_for(
         place.mkdir()
         monkeypatch.setattr(release.Installer, "install", lambda _self: pytest.fail("it is there already"))
         ends.start()
-        release.write_whole(place / "release.json", {"digest": "other run's"})
+        (place / "release.json").write_text("{}")
         monkeypatch.setattr(release.Installer, "is_done", is_done_from_the_second_time_on())
         assert run_module(release, capsys, **given)["changed"] is True
         ends.join()
@@ -502,12 +516,12 @@ def test_a_wheel_that_is_missing_leaves_the_disk_as_it_was(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     make(root / "releases" / "0.9" / "static", {"app.css": CSS})
-    release.publish(root / "releases" / "0.9" / "static", root / "static")
+    publish(release, root / "releases" / "0.9" / "static", root / "static")
     (root / "environments").mkdir()
     before = everything(root)
     given = send(root, "1.0", lacks=f"missing==2.0 --hash=sha256:{'0' * 64}\n")
     # an environment that a killed run left is no environment
-    make(root / "environments" / given["environment"], {"venv/left": b""})
+    make(root / "environments" / f".{given['environment']}", {"venv/left": b""})
     message = run_module(release, capsys, **given)["msg"]
     assert message == (
         f"{socket.gethostname()}: the wheelhouse has no wheel of 'missing==2.0' for py3.11.2-x86_64-glibc2.36 with a hash that "

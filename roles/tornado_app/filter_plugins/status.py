@@ -105,6 +105,13 @@ def stranger_table(hosts: Hosts, hostvars: HostVars) -> str:
     )
 
 
+def damage_list(hosts: Hosts, hostvars: HostVars) -> str:
+    """A line for each damaged file, with its hosts, and what makes it again; "" for none. From tornado_app_info."""
+    told = by_text((host, one) for host in hosts for one in hostvars[host]["__tornado_app_info"]["damaged"])
+    lines = [f"{names}: {text}" for text, names in told.items()]
+    return "\n".join(["Damaged; site.yml, or the next deploy, makes what is needed again:", *lines]) if lines else ""
+
+
 def deploy_row(hosts: str, records: list[Mapping[str, Any]]) -> tuple[str, ...]:
     """What one run did on hosts where it did the same: from its first moment there, as long as on the slowest."""
     one = records[0]
@@ -275,6 +282,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "process_table": process_table,
+            "damage_list": damage_list,
             "deploy_table": deploy_table,
             "stranger_table": stranger_table,
             "deploy_summary": deploy_summary,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tornado_app_layout import Damaged, Layout, write
 from ansible.module_utils.tornado_app_prune import prune
-from ansible.module_utils.tornado_app_root import DEPLOY, Failure
+from ansible.module_utils.tornado_app_root import Failure, lock_file
 from ansible.module_utils.tornado_app_text import cut, plain
 
 DOCUMENTATION = r"""
@@ -61,21 +61,9 @@ class Refusal(Exception):  # noqa: N818 -- not an error of ours: another run hol
 @contextmanager
 def exclusive(root: Path) -> Iterator[None]:
     """Be the only one who changes the lock or the record; nobody holds this for longer than that takes."""
-    # root's alone: whoever may open a file may lock it (flock(2)), the application included
-    with os.fdopen(os.open(root / ".deploy.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "w") as file:
+    with lock_file(root / ".deploy.lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a file in one step, and not by an empty one if the power fails (fsync(2))."""
-    unfinished = path.with_name(f"{path.name}.part")
-    with unfinished.open("w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)  # whatever the umask is
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
 
 
 def utc(seconds: int) -> str:
@@ -92,17 +80,19 @@ class Deploy:
     def __init__(self, params: dict[str, Any], *, check: bool) -> None:
         self.params, self.check = params, check
         self.root = Path(params["root"])
-        self.file, self.records = self.root / DEPLOY, self.root / "deploys.jsonl"
+        self.layout = Layout(self.root)
         self.now = int(time.time())
-        self.held: dict[str, Any] | None = json.loads(self.file.read_text()) if self.file.exists() else None
+        self.warnings: list[str] = []
+        self.held: dict[str, Any] | None = None
+        try:
+            self.held = self.layout.held()
+        except Damaged as damage:
+            self.warnings.append(f"{socket.gethostname()}: {damage} It is taken for no lock.")
 
     def current(self) -> tuple[str | None, str | None]:
         """The generation that starts at boot and its release."""
-        link = self.root / "current"
-        if not link.is_symlink():
-            return None, None
-        manifest = link / "generation.json"
-        return link.readlink().name, json.loads(manifest.read_text())["release"] if manifest.exists() else None
+        name = self.layout.current_generation()
+        return name, name and self.layout.release_of(name)
 
     def is_ours(self) -> bool:
         return self.held is not None and self.held["id"] == self.params["id"]
@@ -129,7 +119,7 @@ class Deploy:
             raise Refusal(
                 f"{socket.gethostname()}: {held['owner']} began the {held['verb']} of {held['release']} here at "
                 f"{utc(held['started'])} ({ago(self.now - held['started'])}) and holds this host until "
-                f"{utc(held['expires'])}. Wait; or, if you know that it is dead, remove {self.file} on this host.",
+                f"{utc(held['expires'])}. Wait; or, if you know that it is dead, remove {self.layout.lock} on this host.",
                 held,
             )
         if not self.check:
@@ -137,7 +127,7 @@ class Deploy:
                 raise Refusal(
                     f"{socket.gethostname()}: {self.root} is not there; the role tornado_app makes it before a deploy."
                 )
-            write(self.file, json.dumps(lock) + "\n")
+            write(self.layout.lock, json.dumps(lock) + "\n")
         return {"changed": not self.is_ours(), **lock, "interrupted": interrupted}
 
     def end(self) -> dict[str, Any]:
@@ -146,7 +136,7 @@ class Deploy:
             return {"changed": False}
         record = self.record(self.held, self.params["outcome"], self.params["message"])
         if not self.check:
-            self.file.unlink()
+            self.layout.lock.unlink()
         return {"changed": True, **record}
 
     def record(self, lock: dict[str, Any], outcome: str, message: str) -> dict[str, Any]:
@@ -166,8 +156,8 @@ class Deploy:
             "message": cut(next(iter(plain(message).strip().splitlines()), "")),
         }
         if not self.check:
-            before = self.records.read_text().splitlines() if self.records.exists() else []
-            write(self.records, "".join(f"{text}\n" for text in [*before, json.dumps(line)][-RECORDS:]))
+            records = [*self.layout.records(), line][-RECORDS:]
+            write(self.layout.journal, "".join(f"{json.dumps(record)}\n" for record in records))
         return line
 
 
@@ -201,6 +191,8 @@ def main() -> None:
     try:
         with exclusive(root) if root.is_dir() and not module.check_mode else nullcontext():
             deploy = Deploy(module.params, check=module.check_mode)
+            for warning in deploy.warnings:
+                module.warn(warning)
             result = deploy.begin() if module.params["state"] == "begun" else deploy.end()
         if module.params["outcome"] == "succeeded" and result["changed"]:
             result["removed"] = prune(root, Path(module.params["logs"]), module.params["keep"])

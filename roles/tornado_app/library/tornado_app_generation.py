@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_groups import GONE, Groups, has_supervisor, watch
-from ansible.module_utils.tornado_app_root import DEPLOY, Failure, alone
+from ansible.module_utils.tornado_app_layout import GENERATION, Damaged, link
+from ansible.module_utils.tornado_app_root import Failure, alone
 from ansible.module_utils.tornado_app_strangers import Stranger, Watch, end, refusal
 
 DOCUMENTATION = r"""
@@ -78,8 +79,10 @@ class Mover(Groups):
 
     def ports_of(self, generation: str) -> list[int]:
         """The ports of a generation; none where it is not on the host."""
-        manifest = self.manifest(generation)
-        ports: list[int] = json.loads(manifest.read_text())["ports"] if manifest.exists() else []
+        try:
+            ports: list[int] = self.manifest(generation)["ports"]
+        except Damaged:  # its processes may run on
+            return sorted(port for group, port in self.states() if group == generation)
         return ports
 
     def others(self) -> list[str]:
@@ -105,7 +108,9 @@ class Mover(Groups):
         return set(self.surplus()) if self.params["surplus"] == "keep" else set()
 
     def is_done(self) -> bool:
-        if self.current != self.generation or self.to_do():
+        if self.current != self.generation or self.layout.boot_damage() or self.to_do():
+            return False
+        if not self.layout.date(self.generation):  # made again after damage, or interrupted on its last step
             return False
         surplus = self.kept()
         running = {f"{group}:{port}" for (group, port), info in self.states().items() if info["statename"] not in GONE}
@@ -166,7 +171,7 @@ class Mover(Groups):
     def move(self) -> None:
         """Take the host to the wanted generation, or leave it where it was and raise Failure."""
         if not self.ports:
-            raise Failure(f"The generation {self.generation} is not on this host.")
+            raise Failure(self.layout.absence(self.generation))
         old = self.current if self.current != self.generation else None
         try:
             self.add(self.generation)
@@ -202,17 +207,13 @@ class Mover(Groups):
 
     def make_current(self, old: str | None) -> None:
         """Let the wanted generation be what starts at boot, and remember which one it follows."""
-        manifest = self.manifest(self.generation)
         if old and self.params["remember"]:
-            unfinished = manifest.with_suffix(".part")
-            unfinished.write_text(json.dumps({**json.loads(manifest.read_text()), "before": old}))
-            unfinished.rename(manifest)
+            self.layout.write_manifest(
+                GENERATION, self.generation, {**self.manifest(self.generation), "before": old}, date=0
+            )
         # one step (rename(2)): at every moment something starts at boot
-        unfinished = self.root / "current.part"
-        unfinished.unlink(missing_ok=True)
-        unfinished.symlink_to(Path("generations", self.generation))
-        unfinished.rename(self.link)
-        manifest.touch()
+        link(self.layout.current, Path(GENERATION.directory, self.generation))
+        os.utime(self.place(self.generation) / GENERATION.manifest)
 
     def restore(self, old: str | None) -> None:
         """Give every port back to the generation that was current, the same way."""
@@ -278,7 +279,7 @@ def main() -> None:
     module.exit_json(
         changed=changed,
         differs=changed,
-        locked=(root / DEPLOY).exists(),
+        locked=os.path.lexists(mover.layout.lock),
         generation=wanted,
         ports_change=ports_change,
         surplus=surplus,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_admin import ask
 from ansible.module_utils.tornado_app_groups import Supervisord, has_supervisor, watch
-from ansible.module_utils.tornado_app_root import DEPLOY, Failure
+from ansible.module_utils.tornado_app_layout import GENERATION, Damaged, Layout
+from ansible.module_utils.tornado_app_root import Failure
 
 DOCUMENTATION = r"""
 module: tornado_app_info
@@ -22,6 +23,8 @@ description:
     null for never), and the one that is C(before) is what a rollback leads to.
   - C(strangers) are processes of the account that supervisord neither knows nor whose ancestor it knows, and what else listens
     on the application's ports; null where supervisord does not answer.
+  - C(damaged) are the files of the layout that are not as they were written, a sentence each. What they belong to is not there:
+    it is no longer among C(generations), unless it is the current one, and the same deploy makes it again.
   - C(deploys) are the last of C(deploys.jsonl), C(lock) is C(deploy.json), null where nobody deploys (M(tornado_app_deploy)).
 options:
   root: {type: path, required: true, description: The application's directory on the host.}
@@ -33,25 +36,29 @@ options:
 DEPLOYS = 5  # that are shown
 
 
-def generations(root: Path) -> list[dict[str, Any]]:
-    """Every generation that is complete, by when it became current, the last one first."""
-    current = root / "current" / "generation.json"
-    now = json.loads(current.read_text()) if current.exists() else {}
-    found = []
-    for manifest in (root / "generations").glob("*/generation.json"):
-        content = json.loads(manifest.read_text())
-        found.append(
-            {
-                "name": content["generation"],
-                "release": content["release"],
-                "ports": content["ports"],
-                "current": content["generation"] == now.get("generation"),
-                "before": content["generation"] == now.get("before"),
-                # a manifest's date is when it became current, 0 before
-                "last_current": int(manifest.stat().st_mtime) or None,
-            }
-        )
-    return sorted(found, key=lambda one: one["last_current"] or 0, reverse=True)
+def generations(layout: Layout, sockets: Path) -> list[dict[str, Any]]:
+    """Every generation that is complete, by when it became current, the last one first; the current one, damaged or not."""
+    current, before = layout.current_generation(), None
+    found = {}
+    for name in {*layout.complete(GENERATION), *([current] if current else [])}:
+        try:
+            manifest = layout.manifest(GENERATION, name)
+        except Damaged:  # its processes may run on, and have their sockets
+            paths = [re.fullmatch(rf"{re.escape(name)}-(\d+)\.sock", path.name) for path in sockets.glob("*.sock")]
+            ports = sorted(int(path[1]) for path in paths if path)
+            manifest = {"release": layout.release_of(name) or "unknown", "ports": ports}
+        if name == current:
+            before = manifest.get("before")
+        found[name] = {
+            "name": name,
+            "release": manifest["release"],
+            "ports": manifest["ports"],
+            "current": name == current,
+            "last_current": int(layout.date(name)) or None,
+        }
+    for name, one in found.items():
+        one["before"] = name == before
+    return sorted(found.values(), key=lambda one: one["last_current"] or 0, reverse=True)
 
 
 def processes(known: list[dict[str, Any]], sockets: Path) -> list[dict[str, Any]]:
@@ -92,17 +99,20 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    root = Path(module.params["root"])
-    known = generations(root)
-    lock, records = root / DEPLOY, root / "deploys.jsonl"
-    lines = records.read_text().splitlines() if records.exists() else []
+    layout, sockets = Layout(Path(module.params["root"])), Path(module.params["sockets"])
+    known = generations(layout, sockets)
+    try:
+        lock = layout.held()
+    except Damaged:  # which `damaged` says
+        lock = None
     module.exit_json(
         changed=False,
-        processes=processes(known, Path(module.params["sockets"])),
+        processes=processes(known, sockets),
+        damaged=layout.all_damage(),
         strangers=strangers(known, module.params["user"], module.params["survivors"]),
         generations=known,
-        deploys=[json.loads(line) for line in lines[-DEPLOYS:]],
-        lock=json.loads(lock.read_text()) if lock.exists() else None,
+        deploys=layout.records()[-DEPLOYS:],
+        lock=lock,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import socket
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_account import environment_of, last_lines, run_as
+from ansible.module_utils.tornado_app_layout import GENERATION, SETTINGS, Damaged, Layout, read
 from ansible.module_utils.tornado_app_text import shown
 
 DOCUMENTATION = r"""
@@ -49,11 +49,12 @@ def main() -> None:
         module.exit_json(changed=True)
     root, data, user = Path(module.params["root"]), module.params["data"], module.params["user"]
     place = root / "generations" / module.params["generation"]
-    if not (place / "generation.json").exists():
-        module.fail_json(msg=f"{socket.gethostname()}: the generation {place.name} is not on this host.")
-    manifest = json.loads((place / "generation.json").read_text())
+    try:
+        manifest = Layout(root).manifest(GENERATION, place.name)
+        settings: dict[str, str] = read(place / SETTINGS, {})
+    except Damaged:
+        module.fail_json(msg=f"{socket.gethostname()}: {Layout(root).absence(place.name)}")
     release, secrets = manifest["release"], manifest.get("secrets", [])
-    settings: dict[str, str] = json.loads((place / "settings.json").read_text())
     environment = environment_of(user, data)
     environment |= {
         "PATH": f"{root}/releases/{release}/venv/bin:{environment['PATH']}",

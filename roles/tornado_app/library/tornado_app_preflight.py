@@ -12,6 +12,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_entry import SCRIPT_NAME
 from ansible.module_utils.tornado_app_groups import Supervisord, has_supervisor, watch
+from ansible.module_utils.tornado_app_layout import ENVIRONMENT, RELEASE, Layout
 from ansible.module_utils.tornado_app_ours import account_mistake, directory_mistakes, interpreter_mistake
 from ansible.module_utils.tornado_app_root import Failure
 from ansible.module_utils.tornado_app_strangers import holder, listeners, refusal
@@ -91,11 +92,6 @@ def read(sysctl: str) -> int | None:
     """The value of a kernel parameter; None where this kernel does not have it."""
     path = Path("/proc/sys", *sysctl.split("."))
     return int(path.read_text()) if path.exists() else None
-
-
-def complete(root: str, kind: str, manifest: str) -> list[str]:
-    """Names of what is on the host and finished: it has its manifest, which is written last."""
-    return sorted(path.parent.name for path in Path(root, kind).glob(f"*/{manifest}"))
 
 
 def interpreter(module: AnsibleModule, python: str) -> dict[str, str] | None:
@@ -359,6 +355,7 @@ def main() -> None:
         )
     if mistakes:
         module.fail_json(msg=f"{socket.gethostname()}: " + " ".join(mistakes))
+    layout = Layout(Path(params["root"]))
     module.exit_json(
         changed=False,
         cpus=cpus,
@@ -367,9 +364,9 @@ def main() -> None:
         target=target,
         kernel={name: read(name) for name in ("net.core.somaxconn", "net.ipv4.tcp_migrate_req")},
         has_supervisor=Path("/usr/bin/supervisord").exists(),
-        current=current.readlink().name if (current := Path(params["root"], "current")).is_symlink() else None,
-        releases=complete(params["root"], "releases", "release.json"),
-        environments=complete(params["root"], "environments", "environment.json"),
+        current=layout.current_generation(),
+        releases=layout.complete(RELEASE),
+        environments=layout.complete(ENVIRONMENT),
     )
 
 

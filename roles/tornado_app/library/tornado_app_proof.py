@@ -5,14 +5,25 @@ from __future__ import annotations
 import grp
 import http.client
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_admin import get
 from ansible.module_utils.tornado_app_groups import Groups, has_supervisor
+from ansible.module_utils.tornado_app_layout import (
+    GENERATION,
+    RELEASE,
+    SETTINGS,
+    Damaged,
+    Layout,
+    digest,
+    is_directory,
+    link,
+    remove,
+    sync_directory,
+    write,
+)
 from ansible.module_utils.tornado_app_root import Failure, alone
 from ansible.module_utils.tornado_app_text import shown
 
@@ -53,39 +64,57 @@ class Prover(Groups):
         self.generation: str = params["generation"]
 
     def write(self) -> None:
-        """Write the generation, settings readable by the application alone; complete once it has its manifest."""
-        place, manifest = self.place(self.generation), self.manifest(self.generation)
-        if manifest.exists():
+        """Write the generation, settings readable by the application alone; complete once it has its manifest.
+
+        A damaged one that is current is replaced file by file: its processes may be serving, and nginx finds static files in it.
+        """
+        if self.layout.is_complete(GENERATION, self.generation):
             return
-        if not self.params["release"]:
-            raise Failure(f"The generation {self.generation} is not on this host.")
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
+        release, place, before = self.params["release"], self.place(self.generation), self.before()
+        if not release:
+            raise Failure(self.layout.absence(self.generation))
+        if self.generation != self.current or not is_directory(place):
+            remove(place)
+            place.mkdir()
+            sync_directory(place.parent)
         place.chmod(0o755)  # whatever the umask is: the application reads below it
-        settings = place / "settings.json"
-        settings.touch(mode=0o600)
-        os.chown(settings, 0, grp.getgrnam(self.params["group"]).gr_gid)
-        settings.chmod(0o640)
         environment = {**self.params["settings"], **self.params["secrets"]}
-        settings.write_text(json.dumps(environment, indent=2, sort_keys=True) + "\n")
-        (place / "supervisor.conf").write_text(self.params["program"])
-        (place / "proof.conf").write_text(self.params["proof"])
-        (place / "release").symlink_to(self.root / "releases" / self.params["release"])
+        files = {
+            SETTINGS: json.dumps(environment, indent=2, sort_keys=True) + "\n",
+            "supervisor.conf": self.params["program"],
+            "proof.conf": self.params["proof"],
+        }
+        for name, text in files.items():
+            secret = {"mode": 0o640, "group": grp.getgrnam(self.params["group"]).gr_gid} if name == SETTINGS else {}
+            write(place / name, text, **secret)
+        link(place / "release", self.layout.place(RELEASE, release))
         content = {
             "generation": self.generation,
-            "release": self.params["release"],
+            "release": release,
             "ports": self.params["ports"],
             "secrets": sorted(self.params["secrets"]),  # by name: what a log says of them is in no message
+            "hashes": {name: digest(text.encode()) for name, text in files.items()},
         }
-        unfinished = manifest.with_suffix(".part")
-        unfinished.write_text(json.dumps(content))
-        os.utime(unfinished, (0, 0))  # it never was current: the first that tornado_app_prune removes
-        unfinished.rename(manifest)
+        if before:
+            content["before"] = before
+        # it never was current: the first that tornado_app_prune removes
+        self.layout.write_manifest(GENERATION, self.generation, content, date=0)
+
+    def before(self) -> str | None:
+        """What a generation that is made again followed when it became current: as its manifest says, or the journal."""
+        try:
+            return self.manifest(self.generation).get("before")
+        except Damaged:
+            if self.generation != self.current:
+                return None
+        of_it = [one for one in self.layout.records() if one["to"] == self.generation and one["verb"] == "deploy"]
+        found = [str(one["from"]) for one in of_it if one["from"] not in (None, self.generation)]
+        return found[-1] if found else None
 
     def prove(self) -> dict[str, Any]:
         """Boot one process off the air and ask it; what it answered. Raises Failure for what it should not."""
         group = f"{self.generation}-proof"
-        port: int = json.loads(self.manifest(self.generation).read_text())["ports"][0]
+        port: int = self.manifest(self.generation)["ports"][0]
         self.add_group(group, self.place(self.generation) / "proof.conf")
         try:
             seconds = self.start(group, [port])[port]
@@ -140,8 +169,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     root, generation = Path(module.params["root"]), module.params["generation"]
-    link = root / "current"
-    if link.is_symlink() and link.readlink().name == generation:
+    layout = Layout(root)
+    if layout.current_generation() == generation and layout.is_complete(GENERATION, generation):
         module.exit_json(changed=False)
     if module.check_mode:
         module.exit_json(changed=True)

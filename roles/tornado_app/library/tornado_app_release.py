@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,18 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tornado_app_account import environment_of, last_lines, run_as
 from ansible.module_utils.tornado_app_entry import importing
+from ansible.module_utils.tornado_app_layout import (
+    ENVIRONMENT,
+    RELEASE,
+    Damaged,
+    Kind,
+    Layout,
+    is_directory,
+    put,
+    remove,
+    sizes,
+    sync,
+)
 from ansible.module_utils.tornado_app_root import Failure, alone, withdraw
 from ansible.module_utils.tornado_app_text import shown
 from ansible.module_utils.tornado_app_wheel import FULL, Virtualenv, inside
@@ -28,9 +41,9 @@ DOCUMENTATION = r"""
 module: tornado_app_release
 short_description: Install a release beside the ones that are there
 description:
-  - Unpacks the bundle, publishes the static files under the hash of their content, makes the environment if it is not there,
-    makes the release's virtualenv from it, imports the factory, and only then gives the release its C(release.json). A directory
-    without that file is unfinished and made again.
+  - Unpacks the bundle, makes the environment if it is not there, makes the release's virtualenv from it, imports the factory, and
+    writes C(release.json), which vouches for every file. Only when all of it is on the disk are the static files published under
+    the hash of their content, and does the release get its name. What is damaged is not there, and is replaced in one step.
   - Nothing of a release is executed by root. Wheels are unpacked and compiled by the interpreter of the host, locked ones if
     their hash is in the lock file. The factory is imported by the application's account, which can write none of it.
   - An environment is a virtualenv with the locked requirements, complete when it has its C(environment.json). The releases that
@@ -61,48 +74,42 @@ PARTS = {"archives", "manifest.json", "requirements.txt", "static", "wheels"}  #
 COMPILE_SECONDS = 600  # a file can be made that takes forever
 
 
-def publish(static: Path, store: Path) -> None:
-    """Put each static file where `?v=` finds it: `store/<SHA-512 of its content>/<path>`, compressed forms beside it.
+def publications(release: Path, store: Path) -> Iterator[tuple[Path, Path]]:
+    """Each static file of a release, and where `?v=` finds it: `store/<SHA-512 of its content>/<path>`.
 
-    The hash is Tornado's (`StaticFileHandler.get_content_version`). Files get a date made of their content, so that
-    every host gives the same ETag, and two contents of one size never the same: nginx's ETag is date and size.
+    Compressed forms are beside it. What has the name of one, and is itself, is where nginx takes it for nothing else:
+    `store/archives`. The hash is Tornado's (`StaticFileHandler.get_content_version`). Files get a date made of their content, so
+    that every host gives the same ETag, and two contents of one size never the same: nginx's ETag is date and size.
     """
-    for file in sorted(static.rglob("*")):
-        # the build makes all files of such a name that are here; the application's own are archives
-        if file.is_file() and file.suffix not in ENDINGS:
-            publish_file(file, static, store, ENDINGS)
-
-
-def publish_archives(archives: Path, store: Path) -> None:
-    """Put each file that has the name of a compressed form, and is itself, where nginx takes it for nothing else."""
-    for file in sorted(archives.rglob("*")):
-        if file.is_file():
-            publish_file(file, archives, store / "archives", ())
-
-
-def publish_file(file: Path, top: Path, store: Path, endings: tuple[str, ...]) -> None:
-    """Put a file into a store, and those beside it that have its name and an ending."""
-    content = hashlib.sha512(file.read_bytes()).hexdigest()
-    date = FIRST_DATE + int(content[:12], 16) % DATES
-    for variant in (file, *(file.with_name(f"{file.name}{ending}") for ending in endings)):
-        if not variant.is_file():
+    static, archives = release / "static", release / "archives"
+    # the build makes all files of such a name that are in static; the application's own are archives
+    files = [(file, static, store, ENDINGS) for file in sorted(static.rglob("*")) if file.suffix not in ENDINGS]
+    files += [(file, archives, store / "archives", ()) for file in sorted(archives.rglob("*"))]
+    for file, top, below, endings in files:
+        if not file.is_file():
             continue
-        os.utime(variant, (date, date))
-        published = store / content / variant.relative_to(top)
-        published.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        # One file, a link to it from each release that names it: the last link is the store's own, and
-        # then tornado_app_prune removes it. A link and a rename: a reader sees the whole file or none.
-        there, link = (published, variant) if published.exists() else (variant, published)
-        with tempfile.TemporaryDirectory(dir=store) as scratch:
-            os.link(there, unfinished := Path(scratch, "file"))
-            unfinished.rename(link)
+        content = hashlib.sha512(file.read_bytes()).hexdigest()
+        date = FIRST_DATE + int(content[:12], 16) % DATES
+        for variant in (file, *(file.with_name(f"{file.name}{ending}") for ending in endings)):
+            if variant.is_file():
+                os.utime(variant, (date, date))
+                yield variant, below / content / variant.relative_to(top)
 
 
-def write_whole(path: Path, content: dict[str, str]) -> None:
-    """Write a manifest in one step: what has one is complete."""
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(content))
-    unfinished.rename(path)
+def publish(file: Path, published: Path, store: Path) -> None:
+    """Put a static file where it is found, and is the same for ten years: its content is on the disk before it has that name.
+
+    One file, a link to it from each release that names it: the last link is the store's own, and then tornado_app_prune removes
+    it. A link and a rename: a reader sees the whole file or none.
+    """
+    published.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    is_whole = published.is_file() and filecmp.cmp(published, file, shallow=False)
+    there, link = (published, file) if is_whole else (file, published)
+    if is_directory(link):
+        remove(link)
+    with tempfile.TemporaryDirectory(dir=store) as scratch:
+        os.link(there, unfinished := Path(scratch, "file"))
+        unfinished.rename(link)
 
 
 def unpacked_size(archive: tarfile.TarFile) -> int:
@@ -121,14 +128,18 @@ def locked(requirements: Path) -> dict[str, list[str]]:
     return {line.partition(" --hash=")[0]: re.findall(" --hash=sha256:([0-9a-f]{64})", line) for line in lines}
 
 
-def link_environment(environment: Path, venv: Path) -> None:
-    """Give a virtualenv what another one has, as hard links, but for the scripts, which name their interpreter."""
+def link_environment(environment: Path, venv: Path, names: tuple[Path, Path] | None = None) -> None:
+    """Give a virtualenv what another one has, as hard links, but for the scripts, which name their interpreter.
+
+    `names` are what the two are called in scripts: where they are going to be.
+    """
+    old, new = map(os.fsencode, names or (environment, venv))
     for folder, _, files in os.walk(environment):
         below = venv / Path(folder).relative_to(environment)
         below.mkdir(exist_ok=True)
         for file in [Path(folder, name) for name in files if not os.path.lexists(below / name)]:
             if below == venv / "bin" and (script := file.read_bytes()).startswith(b"#!"):
-                (below / file.name).write_bytes(script.replace(os.fsencode(environment), os.fsencode(venv)))
+                (below / file.name).write_bytes(script.replace(old, new))
                 shutil.copymode(file, below / file.name)
             else:
                 os.link(file, below / file.name)
@@ -140,22 +151,27 @@ class Installer:
     def __init__(self, params: dict[str, Any]) -> None:
         self.params = params
         self.root = Path(self.params["root"])
-        self.place = self.root / "releases" / self.params["release"]
-        self.done = self.place / "release.json"
-        self.environment = self.root / "environments" / self.params["environment"]
-        self.has_environment = (self.environment / "environment.json").exists()
+        self.layout = Layout(self.root)
+        # where it is made, and where it is then
+        self.place = self.layout.unfinished(RELEASE, self.params["release"])
+        self.final = self.layout.place(RELEASE, self.params["release"])
+        self.has_environment = self.layout.is_complete(ENVIRONMENT, self.params["environment"])
+        self.final_environment = self.layout.place(ENVIRONMENT, self.params["environment"])
+        self.environment = self.layout.unfinished(ENVIRONMENT, self.params["environment"])
         self.tars = {name: Path(self.params[name]) for name in ("bundle", "wheelhouse") if self.params[name]}
 
     def is_done(self) -> bool:
-        """Whether the release is there. Raises Failure for one of its name with other content."""
-        if not self.done.exists():
+        """Whether the release is there, whole. Raises Failure for one of its name with other content."""
+        try:
+            digest = self.layout.manifest(RELEASE, self.params["release"])["digest"]
+        except Damaged:
             return False
-        if json.loads(self.done.read_text())["digest"] != self.params["digest"]:
+        if digest != self.params["digest"]:
             raise Failure(
                 f"tornado_app_version is '{self.params['release']}', which is on this host already with other content; a "
                 "release never changes, so allowed is a new name, or none: it is then made of version and content."
             )
-        return True
+        return self.layout.is_complete(RELEASE, self.params["release"])
 
     def make(self) -> None:
         """Make the release, if no other run did meanwhile, or leave the disk as it was. Raises Failure."""
@@ -218,22 +234,36 @@ class Installer:
                     shutil.copyfileobj(source, file)
 
     def steps(self) -> None:
-        """Static files first: on other hosts, processes of this release may soon name them."""
+        """Make everything under another name; what is on the disk then gets its own, the release last.
+
+        A damaged one, whose processes may be serving, is there until the whole one takes its place.
+        """
         self.unpack("bundle", self.place)
-        if (self.place / "static").is_dir():
-            publish(self.place / "static", self.root / "static")
-            publish_archives(self.place / "archives", self.root / "static")
         if not self.has_environment:
             self.make_environment()
+            self.finish(ENVIRONMENT, self.environment, {})
         self.make_venv()
-        write_whole(
-            self.done,
-            {
-                "release": self.params["release"],
-                "digest": self.params["digest"],
-                "environment": self.params["environment"],
-            },
-        )
+        store = self.layout.static
+        published = list(publications(self.place, store))
+        content = {name: self.params[name] for name in ("release", "digest", "environment")}
+        self.finish(RELEASE, self.place, content, {path: file.stat().st_size for file, path in published})
+        sync(self.root)
+        for file, path in published:
+            publish(file, path, store)
+        if not self.has_environment:
+            put(self.environment, self.final_environment)
+        sync(self.root)
+        put(self.place, self.final)
+
+    def finish(
+        self, kind: Kind, place: Path, content: dict[str, str], published: Mapping[Path, int] | None = None
+    ) -> None:
+        """Write a manifest, which vouches for every file below a directory and for those that were published."""
+        name = self.params[kind.manifest.removesuffix(".json")]
+        found = sizes(place, f"{kind.directory}/{name}")
+        found |= {str(path.relative_to(self.root)): size for path, size in (published or {}).items()}
+        manifest = {kind.manifest.removesuffix(".json"): name, **content, "sizes": found}
+        (place / kind.manifest).write_text(json.dumps(manifest))
 
     def interpret(self, *words: str | Path, **options: Any) -> tuple[int, str]:
         """Run the host's interpreter, which reads nothing of a virtualenv; its exit status, and the end of what it printed.
@@ -250,24 +280,30 @@ class Installer:
                 raise OSError(FULL[0], line)
         return done.returncode, shown(done.stdout)
 
-    def make_bare_venv(self, place: Path) -> Virtualenv:
+    def make_bare_venv(self, place: Path, name: Path) -> Virtualenv:
+        """Make a virtualenv that is going to be called `name`."""
         status, printed = self.interpret("-m", "venv", "--without-pip", place)
         if status:
             raise Failure(f"Making a virtualenv failed:\n{printed}")
-        return Virtualenv(place)
+        for file in [place / "pyvenv.cfg", *(place / "bin").iterdir()]:
+            if not file.is_symlink():
+                file.write_bytes(file.read_bytes().replace(os.fsencode(place), os.fsencode(name)))
+        return Virtualenv(place, name)
 
     def compile(self, venv: Virtualenv) -> None:
         """Compile what was installed: the application cannot write it. What cannot be compiled may be for another Python."""
         modules = b"".join(b"%b\n" % os.fsencode(path) for path in venv.modules)
+        # a traceback names the files as they are going to be called
+        names = ("-s", venv.place, "-p", venv.name)
         try:
-            self.interpret("-m", "compileall", "-q", "-i", "-", input=modules, timeout=COMPILE_SECONDS)
+            self.interpret("-m", "compileall", "-q", *names, "-i", "-", input=modules, timeout=COMPILE_SECONDS)
         except subprocess.TimeoutExpired:
             raise Failure(f"Compiling the modules of {venv.place} took longer than {COMPILE_SECONDS} s.") from None
 
     def make_environment(self) -> None:
         """Install the locked requirements, each from a wheel that the lock file has the hash of."""
         self.unpack("wheelhouse", self.environment)
-        venv, wheels = self.make_bare_venv(self.environment / "venv"), {}
+        venv, wheels = self.make_bare_venv(self.environment / "venv", self.final_environment / "venv"), {}
         for path in sorted((self.environment / "wheels").glob("*")):
             with path.open("rb") as file:
                 wheels[hashlib.file_digest(file, "sha256").hexdigest()] = path
@@ -283,12 +319,12 @@ class Installer:
                 venv.install(file, found.name)
         self.compile(venv)
         shutil.rmtree(self.environment / "wheels")
-        write_whole(self.environment / "environment.json", {"environment": self.params["environment"]})
 
     def make_venv(self) -> None:
         """Make the release's virtualenv from its environment, and see that what is to be run is there."""
-        venv, wheels = self.make_bare_venv(self.place / "venv"), self.place / "wheels"
-        link_environment(self.environment / "venv", venv.place)
+        venv, wheels = self.make_bare_venv(self.place / "venv", self.final / "venv"), self.place / "wheels"
+        final = self.final_environment / "venv"
+        link_environment(final if self.has_environment else self.environment / "venv", venv.place, (final, venv.name))
         for wheel in sorted(wheels.glob("*")):
             with wheel.open("rb") as file:
                 venv.install(file, wheel.name)
@@ -318,9 +354,8 @@ class Installer:
 
     def clean(self) -> None:
         """Remove what an installation made that did not come to its end."""
-        shutil.rmtree(self.place, ignore_errors=True)
-        if not self.has_environment:
-            shutil.rmtree(self.environment, ignore_errors=True)
+        for place in (self.place, self.environment):
+            shutil.rmtree(place, ignore_errors=True)
         withdraw(self.root / "static")
 
 

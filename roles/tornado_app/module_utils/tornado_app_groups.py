@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import time
 import xmlrpc.client
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.tornado_app_admin import ask
+from ansible.module_utils.tornado_app_layout import GENERATION, SETTINGS, Damaged, Layout, link, read
 from ansible.module_utils.tornado_app_root import POLL_SECONDS, Failure, program, until
 from ansible.module_utils.tornado_app_strangers import Watch
 from ansible.module_utils.tornado_app_text import shown, tail
@@ -98,25 +98,26 @@ class Groups:
     def __init__(self, params: dict[str, Any]) -> None:
         self.params = params
         self.root = Path(params["root"])
-        self.link = self.root / "current"
+        self.layout = Layout(self.root)
         self.rpc = supervisord()
         self.left_early: list[str] = []  # processes that were asked to drain, and left before they had
 
     @property
     def current(self) -> str | None:
         """Name of the generation that starts at boot."""
-        return self.link.readlink().name if self.link.is_symlink() else None
+        return self.layout.current_generation()
 
     def place(self, generation: str) -> Path:
-        return self.root / "generations" / generation
+        return self.layout.place(GENERATION, generation)
 
-    def manifest(self, generation: str) -> Path:
-        """The file that is there when a generation is complete. Its date is when it became current, 0 before."""
-        return self.place(generation) / "generation.json"
+    def manifest(self, generation: str) -> dict[str, Any]:
+        """What a generation's manifest says. Raises Damaged where it is not whole."""
+        return self.layout.manifest(GENERATION, generation)
 
     def states(self) -> dict[tuple[str, int], dict[str, Any]]:
         """What supervisord says of every process of this application, by group and port."""
-        own = {path.name for path in (self.root / "generations").glob("*")}
+        # the current one also if its directory is gone: its processes may run on
+        own = {*self.layout.names(GENERATION), self.current}
         return {
             (info["group"], int(info["name"])): info
             for info in self.rpc.getAllProcessInfo()
@@ -156,15 +157,15 @@ class Groups:
 
     def add_group(self, group: str, conf: Path) -> None:
         """Make supervisord know a group, which starts nothing (autostart=false)."""
-        link = program(group)
-        if not link.is_symlink():
-            link.symlink_to(conf)
+        file = program(group)
+        if not (file.is_symlink() and file.readlink() == conf):
+            link(file, conf)
         try:
             self.rpc.reloadConfig()
             self.rpc.addProcessGroup(group)
         except xmlrpc.client.Fault as fault:
             if not fault_is(fault, "ALREADY_ADDED"):
-                link.unlink()
+                file.unlink()
                 raise Failure(f"supervisord does not take the group {group}: {fault.faultString}.") from None
 
     def remove_group(self, group: str) -> None:
@@ -263,8 +264,8 @@ class Groups:
 
     def secrets(self, generation: str) -> list[str]:
         """Values of a generation's environment that nobody is to read."""
-        names = json.loads(self.manifest(generation).read_text()).get("secrets", [])
-        environment = json.loads((self.place(generation) / "settings.json").read_text())
+        names = self.manifest(generation).get("secrets", [])
+        environment = read(self.place(generation) / SETTINGS, dict.fromkeys(names, str))
         return [environment[name] for name in names]
 
     def log(self, group: str, port: int) -> str:
@@ -277,8 +278,10 @@ class Groups:
             return ""
         time.sleep(0.2)  # supervisord writes down what a process says a moment after it was said
         try:
-            said = tail(Path(info["stdout_logfile"]))
+            said, secrets = tail(Path(info["stdout_logfile"])), self.secrets(group.removesuffix("-proof"))
         except OSError as error:
             return f" Its log cannot be read: {error}."
-        text = shown(said, self.secrets(group.removesuffix("-proof")), self.params["log_lines"])
+        except Damaged as damage:
+            return f" Its log is not shown, for what is secret in it is not known: {damage}"
+        text = shown(said, secrets, self.params["log_lines"])
         return f" The last lines of its log:\n{text}" if text else " Its log is empty."

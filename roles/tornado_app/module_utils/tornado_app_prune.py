@@ -7,36 +7,51 @@ by none), an environment when no release that stays names it.
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
+from ansible.module_utils.tornado_app_layout import (
+    ENVIRONMENT,
+    GENERATION,
+    RELEASE,
+    Damaged,
+    Layout,
+    is_directory,
+    remove,
+)
 from ansible.module_utils.tornado_app_root import alone, known_groups, withdraw
 
 
 def old_generations(root: Path, keep: int) -> list[Path]:
     """The generations that may go, by when they were last current."""
-    manifests = sorted((root / "generations").glob("*/generation.json"), key=lambda path: path.stat().st_mtime)
-    finished = [manifest.parent for manifest in manifests]
-    current = (root / "current").resolve()
-    in_use = known_groups() | {current.name}
-    if (manifest := current / "generation.json").exists():
-        in_use.add(json.loads(manifest.read_text()).get("before"))
-    return [place for place in finished[: -max(keep, 2)] if place.name not in in_use]
+    layout = Layout(root)
+    complete = sorted(layout.complete(GENERATION), key=layout.date)
+    current = layout.current_generation()
+    in_use = {*known_groups(), current}
+    if current in complete:
+        in_use.add(layout.manifest(GENERATION, current).get("before"))
+    # a damaged one is not there, so nobody can go back to it
+    going = {*layout.names(GENERATION)} - {*complete[-max(keep, 2) :]} - in_use
+    return [layout.place(GENERATION, name) for name in sorted(going, key=lambda name: (layout.date(name), name))]
 
 
 def unused_releases(root: Path, going: list[Path]) -> list[Path]:
     """The releases that no generation needs which stays."""
-    staying = set((root / "generations").glob("*/generation.json")) - {place / "generation.json" for place in going}
-    needed = {json.loads(manifest.read_text())["release"] for manifest in staying}
-    return [place for place in sorted((root / "releases").glob("*/")) if place.name not in needed]
+    layout = Layout(root)
+    needed = {layout.release_of(name) for name in {*layout.names(GENERATION)} - {place.name for place in going}}
+    if None in needed:  # of a damaged one that is in use
+        return []
+    return [layout.place(RELEASE, name) for name in layout.names(RELEASE) if name not in needed]
 
 
 def unused_environments(root: Path, going: list[Path]) -> list[Path]:
     """The environments that no release names which stays, and unfinished ones."""
-    staying = set((root / "releases").glob("*/release.json")) - {place / "release.json" for place in going}
-    needed = {json.loads(manifest.read_text()).get("environment") for manifest in staying}
-    return [place for place in sorted((root / "environments").glob("*/")) if place.name not in needed]
+    layout, needed = Layout(root), set()
+    for name in {*layout.names(RELEASE)} - {place.name for place in going}:
+        try:
+            needed.add(layout.manifest(RELEASE, name)["environment"])
+        except Damaged:
+            continue  # a release has links to all that it needs: it is the next one that needs the environment
+    return [layout.place(ENVIRONMENT, name) for name in layout.names(ENVIRONMENT) if name not in needed]
 
 
 def prune(root: Path, logs: Path, keep: int) -> list[str]:
@@ -46,24 +61,26 @@ def prune(root: Path, logs: Path, keep: int) -> list[str]:
     """
     with alone(root):
         going = old_generations(root, keep)
-        # A release that was staged for a generation yet to come has none either: only what went with one goes.
-        named = {json.loads((place / "generation.json").read_text())["release"] for place in going}
-        releases = [place for place in unused_releases(root, going) if place.name in named]
+        # A whole release that was staged for a generation yet to come has none either: only what went with one goes.
+        named = {Layout(root).release_of(place.name) for place in going}
+        unused = unused_releases(root, going)
+        releases = [one for one in unused if one.name in named or not Layout(root).is_complete(RELEASE, one.name)]
         # generations last: they say which releases may go, also to the run after an interrupted one
-        directories = [*releases, *unused_environments(root, releases), *going]
-        remove(going, directories, logs)
-        if releases:
+        directories = [*releases, *unused_environments(root, releases), *Layout(root).abandoned(), *going]
+        remove_all(going, directories, logs)
+        if directories:
             withdraw(root / "static")
     return [str(place) for place in directories]
 
 
-def remove(generations: list[Path], directories: list[Path], logs: Path) -> None:
+def remove_all(generations: list[Path], directories: list[Path], logs: Path) -> None:
     """Remove directories, and the logs of those that are generations."""
     for place in generations:
         for log in logs.glob(f"{place.name}-*.log*"):
             log.unlink()
     for place in directories:
         # without its manifest, what an interruption leaves of it is unfinished
-        for manifest in ("release.json", "environment.json"):
-            (place / manifest).unlink(missing_ok=True)
-        shutil.rmtree(place)
+        if is_directory(place):
+            for kind in (RELEASE, ENVIRONMENT):
+                remove(place / kind.manifest)
+        remove(place)

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 POLL_SECONDS = 0.05
 PROGRAMS = Path("/etc/supervisor/conf.d")
 PREFIX = "eyewall-app-"  # as of every file outside of the application's directories
 # Seconds to wait for a run whose controller is gone: it goes on, and the same command is run again.
 LOCK_SECONDS = 120
-# Whose change of the host is under way (tornado_app_deploy), in the application's directory.
-DEPLOY = "deploy.json"
 
 
 class Failure(Exception):  # noqa: N818 -- what went wrong on the host, in a sentence
@@ -44,10 +43,23 @@ def known_groups() -> set[str]:
 
 
 @contextmanager
+def lock_file(path: Path) -> Iterator[TextIO]:
+    """A file to be locked, which holds nothing. Raises Failure where there is something else."""
+    # root's alone: whoever may open a file may lock it (flock(2)), the application included
+    try:
+        file = open(path, "w", opener=partial(os.open, mode=0o600))  # noqa: SIM115 -- it is closed below
+    except OSError as error:
+        raise Failure(
+            f"{path}: got '{error.strerror}'; expected a file that can be locked. Remove what is there."
+        ) from None
+    with file:
+        yield file
+
+
+@contextmanager
 def alone(root: Path) -> Iterator[None]:
     """Be the only module that changes this application on this host. Raises Failure when another one takes too long."""
-    # root's alone: whoever may open a file may lock it (flock(2)), the application included
-    with open(root / ".lock", "w", opener=partial(os.open, mode=0o600)) as file:
+    with lock_file(root / ".lock") as file:
 
         def taken() -> bool:
             try:

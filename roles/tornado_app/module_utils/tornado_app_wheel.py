@@ -51,8 +51,8 @@ def inside(name: str) -> PurePosixPath:
 class Virtualenv:
     """A virtualenv that was just made, and what is installed into it."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, place: Path, name: Path | None = None) -> None:
+        self.place, self.name = place, name or place  # what it is called in scripts, where it is going to be
         (self.packages,) = place.glob("lib/python*/site-packages")
         # pyvenv.cfg, bin/python, lib64, …
         self.own = {path for path in place.rglob("*") if path.is_symlink() or not path.is_dir()}
@@ -97,7 +97,7 @@ class Wheel:
             raise Failure(f"it has {len(infos)} directories *.dist-info; expected one.")
         self.info = infos.pop()
         self.data = self.info.removesuffix(".dist-info") + ".data"
-        self.python = venv.place / "bin" / "python"
+        self.python = venv.name / "bin" / "python"
         self.record: dict[str, tuple[str, int]] = {}  # hash and size, by path
 
     def read(self, name: str) -> str:
