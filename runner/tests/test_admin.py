@@ -1,7 +1,9 @@
 """What the admin socket says, and what becomes of it."""
 
+import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,8 +12,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from eyewall.admin import Status
 from eyewall_harness import Eyewall, WebSocket, ask_admin, command, environment, free_port, until
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -227,3 +232,36 @@ def test_a_process_with_its_parent_stays_when_another_takes_the_path(start: Star
     time.sleep(2.5)
     assert old.process.poll() is None
     assert "drain" not in old.log
+
+
+@pytest.mark.parametrize("options", [[], ["--wsgi"], ["--processes", "2"]])
+def test_a_socket_that_was_removed_with_its_directory_is_made_again(
+    start: Start, tmp_path: Path, options: list[str]
+) -> None:
+    """The process serves on meanwhile."""
+    place = tmp_path / "run"
+    place.mkdir()
+    server = start(SAMPLE, "--admin", str(place / "admin.sock"), *options)
+    server.admin = place / "admin.sock"
+    server.ready()
+    pid = server.status()["pid"]
+    shutil.rmtree(place)
+    assert ask_admin(server.admin, "/ready")[0] == 0
+    server.get()
+    place.mkdir()
+    until(lambda: ask_admin(server.admin, "/ready")[0] == 200, "the socket")
+    assert server.admin.stat().st_mode & 0o777 == 0o600
+    assert server.status()["pid"] == pid
+    if "--processes" in options:  # the group's socket asks those of its processes
+        until(lambda: len([one for one in server.status()["processes"] if "pid" in one]) == 2, "both processes")
+    server.terminate()
+    assert server.wait() == 0
+    assert "--wsgi" in options or not list(place.iterdir())
+
+
+def test_an_age_is_never_negative() -> None:
+    """The host's clock may be set back while the process runs."""
+    counts: Any = SimpleNamespace(connections=0, websockets=0, total=0, in_flight=0)
+    status = Status(counts, counts, draining=bool, port=8000, address="", release="", generation="")
+    status.started += 3600
+    assert 0 <= asyncio.run(status.full())["uptime_seconds"] < 60

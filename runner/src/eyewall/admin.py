@@ -1,5 +1,7 @@
 """The admin server: a Unix socket of its own, so nothing of it is on the public port to be blocked there."""
 
+import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -15,10 +17,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
+from eyewall.errors import Refusal
 from eyewall.listen import BACKLOG, UnixSocket
 from eyewall.traffic import Traffic
 
 log = logging.getLogger(__name__)
+
+KEEP_INTERVAL = 1.0  # seconds
 
 
 class Counts(Protocol):
@@ -47,6 +52,8 @@ class Status:
     drain: Callable[[str], object] | None = None
     serving: bool = False
     started: float = field(default_factory=time.time)
+    # another clock: that of the host may be set back
+    begun: float = field(default_factory=time.monotonic)
 
     @property
     def state(self) -> str:
@@ -70,7 +77,7 @@ class Status:
         return await self.readiness() | {
             "address": self.address,
             "started": round(self.started, 3),
-            "uptime_seconds": round(time.time() - self.started, 3),
+            "uptime_seconds": round(time.monotonic() - self.begun, 3),
             "connections": self.servers.connections,
             "websockets": self.servers.websockets,
             "requests": self.traffic.total,
@@ -143,11 +150,17 @@ class _PlainServer(HTTPServer):
 
 
 class Admin:
-    """Serves a `Status` on a Unix socket at `path`, mode 0600."""
+    """Serves a `Status` on a Unix socket at `path`, mode 0600.
+
+    A socket that was removed, as with its directory, is made again within a second of the directory's return: a process
+    that cannot be asked can be neither watched nor replaced without a loss.
+    """
 
     def __init__(self, path: Path, status: Status) -> None:
+        self._path = path
         self._place = UnixSocket(f"--admin {path}", path)
         self._listener: socket.socket | None = None
+        self._keeper: asyncio.Task[None] | None = None
         handlers = [
             (r"/health", _Health),
             (r"/ready", _Ready),
@@ -158,7 +171,8 @@ class Admin:
         ]
         rules = [(pattern, handler, {"status": status}) for pattern, handler in handlers]
         # No access log: a probe that is answered 503 while we drain is no error.
-        self._server = _PlainServer(Application(rules, log_function=lambda _handler: None))
+        self._application = Application(rules, log_function=lambda _handler: None)
+        self._server = _PlainServer(self._application)
 
     def bind(self) -> None:
         """Make the socket, under another name. Raises `Refusal` if the path cannot be had."""
@@ -166,11 +180,29 @@ class Admin:
 
     def start(self) -> None:
         """Listen, and take the path over from whoever had it; `bind` comes before."""
+        self._listen()
+        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    def _listen(self) -> None:
         assert self._listener is not None  # noqa: S101
         # The kernel says who has a socket (SO_PEERCRED): who was the last to say this. gunicorn's master makes it.
         self._listener.listen(BACKLOG)
         self._server.add_socket(self._listener)
         self._place.publish()
+
+    async def _keep(self) -> None:
+        """Make the socket again whenever nothing stands at its path."""
+        while True:
+            await asyncio.sleep(KEEP_INTERVAL)
+            if not self._place.is_missing():
+                continue
+            with contextlib.suppress(Refusal):  # no directory yet
+                self.bind()
+                # a server that was stopped takes no other socket
+                self._server.stop()
+                self._server = _PlainServer(self._application)
+                self._listen()
+                log.warning("%s was removed, and is there again", self._path)
 
     def superseded(self) -> bool:
         """Tell whether another process's socket stands at the path."""
@@ -178,5 +210,7 @@ class Admin:
 
     def stop(self) -> None:
         """Stop, and remove the socket unless it is a successor's."""
+        if self._keeper is not None:
+            self._keeper.cancel()
         self._server.stop()
         self._place.remove()

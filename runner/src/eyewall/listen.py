@@ -133,6 +133,10 @@ class UnixSocket:
         at = self._at_path()
         return at is not None and at != self._inode
 
+    def is_missing(self) -> bool:
+        """Tell whether nothing stands at the path, ours or another's."""
+        return not os.path.lexists(self._path)
+
     def remove(self) -> None:
         """Remove the socket unless it is a successor's, was never made, or is our parent's."""
         if self._pid != os.getpid():
