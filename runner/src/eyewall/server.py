@@ -14,7 +14,7 @@ its servers itself. `eyewall.program` puts `ProgramServer` there::
 Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCPServer._sockets``,
 ``_handlers``, ``_stopped``, ``_pending_sockets``, ``_handle_connection``; ``HTTPServer._connections``;
 ``HTTP1Connection._disconnect_on_finish``, ``_finish_future``, ``_request_start_line``, ``_request_headers``,
-``_response_start_line``; ``_HandlerDelegate.stream_request_body``, ``_RoutingDelegate.delegate``.
+``_response_start_line``, ``_parse_headers``; ``_HandlerDelegate.stream_request_body``, ``_RoutingDelegate.delegate``.
 """
 
 import asyncio
@@ -50,6 +50,7 @@ from eyewall.bodies import LOOKS, WINDOW, Body, Limits, answerer, declared, stre
 from eyewall.children import hide
 from eyewall.context import request_id
 from eyewall.door import Door
+from eyewall.head import split_head
 from eyewall.log import log_request
 from eyewall.proxies import HEADERS, Proxies
 from eyewall.stream import Stream
@@ -255,6 +256,7 @@ class Server(HTTPServer):
         else:
             exchange.end()
         exchange.connection = cast(HTTP1Connection, request_conn)
+        setattr(request_conn, "_parse_headers", split_head)  # noqa: B010 - mypy wants no assignment to a method
         exchange.delegate = super().start_request(server_conn, request_conn)
         return exchange
 

@@ -1,0 +1,60 @@
+"""The head of a request: parsed fast where it is well-formed, and by Tornado otherwise.
+
+Tornado's parser makes a dozen calls for each header line, which for the 16 headers that a browser and nginx send are a
+third of a small request's CPU time. Here one regular expression takes all lines that are strictly well-formed: CRLF, a token,
+a colon, one space, a value that neither begins nor ends with a space. Everything else (bare LF, folded lines, other blanks,
+errors) goes to Tornado's own parser, so the language that is accepted, and what is said of the rest, stays Tornado's.
+
+Private names of Tornado that are used here (checked against 6.5 and 6.6): ``HTTPHeaders._as_list``, ``_combined_cache``;
+``httputil._normalize_header``; ``HTTP1Connection._parse_headers``. A Tornado whose `HTTPHeaders` has other attributes
+(6.5.0 to 6.5.2) parses every head itself.
+"""
+
+import re
+from typing import Any, cast
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPHeaders, _normalize_header
+
+# RFC 9110, 5.6.2: token; 5.5: field-value, with obs-text, as Tornado has it. Nothing here backtracks (``++``, ``*+``), and a
+# line is tried where a line begins alone (``^``), so a head takes time in proportion to its length, whatever it is.
+_REQUEST_LINE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++ [!-~\x80-\xff]++ HTTP/1\.[01]\r\n")
+_FIELD = re.compile(
+    r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]++): (?![\t ])([\t -~\x80-\xff]*+)(?<![\t ])\r\n",
+    re.MULTILINE,
+)
+_PUNCTUATION = len(": \r\n")
+
+_knows_headers = vars(HTTPHeaders()).keys() == {"_as_list", "_combined_cache"}
+
+
+def split_head(data: bytes) -> tuple[str, HTTPHeaders]:
+    """Return the start line and the headers of `data`, a head with the empty line that ends it.
+
+    This is ``HTTP1Connection._parse_headers``, and can be put in its place. Raises `tornado.httputil.HTTPInputError` if a header
+    is malformed; nobody has looked at the start line then.
+    """
+    text = data.decode("latin1")
+    line = _REQUEST_LINE.match(text)
+    if line is None or not _knows_headers:
+        return _by_tornado(data)
+    end = line.end()
+    by_name: dict[str, list[str]] = {}
+    left = len(text) - end - 2  # bytes that belong to no line yet
+    for name, value in _FIELD.findall(text, end):
+        left -= len(name) + len(value) + _PUNCTUATION
+        normalized = _normalize_header(name)
+        if normalized in by_name:
+            by_name[normalized].append(value)
+        else:
+            by_name[normalized] = [value]
+    if left or not text.endswith("\r\n"):
+        return _by_tornado(data)
+    headers = HTTPHeaders.__new__(HTTPHeaders)
+    headers._as_list = by_name
+    headers._combined_cache = {}  # it is filled when a value is asked for
+    return text[: end - 2], headers
+
+
+def _by_tornado(data: bytes) -> tuple[str, HTTPHeaders]:
+    return HTTP1Connection._parse_headers(cast(Any, None), data)
