@@ -1,6 +1,7 @@
-"""Complete generations, releases and environments on a host, as small as they can be."""
+"""Complete generations, releases and environments on a host, as small as they can be; and what may damage a file."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,28 @@ def record(number: int) -> dict[str, Any]:
     texts = dict.fromkeys(("owner", "verb", "wanted", "release", "outcome", "message"), "x")
     rest = dict.fromkeys(("ended", "seconds", "from", "from_release", "to", "to_release"))
     return {"id": f"run-{number}", "started": number, **texts, **rest}
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    """Leave the first half of a file, as of one that was being written."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def garble(path: Path) -> None:
+    """Put other bytes there, as many: a file of zeros is what some file systems have after a power cut."""
+    path.write_bytes(b"\xff\0" * (path.stat().st_size // 2) + b"\0" * (path.stat().st_size % 2))
+
+
+def hide(path: Path) -> None:
+    """Let nobody read it; root may read everything, and no directory."""
+    path.unlink()
+    path.mkdir()
+    (path / "something").touch()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from eyewall_support import load_module, run_module
-from host_files import add_environment, add_generation, add_release, record
+from host_files import add_environment, add_generation, add_release, cut, delete, empty, garble, hide, record
 from supervised_host import (  # noqa: F401 -- pytest takes fixtures from here
     Host,
     Poller,
@@ -26,31 +26,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def delete(path: Path) -> None:
-    path.unlink()
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def cut(path: Path) -> None:
-    """Leave the first half of a file, as of one that was being written."""
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def garble(path: Path) -> None:
-    """Put other bytes there, as many: a file of zeros is what some file systems have after a power cut."""
-    path.write_bytes(b"\xff\0" * (path.stat().st_size // 2) + b"\0" * (path.stat().st_size % 2))
-
-
-def hide(path: Path) -> None:
-    """Let nobody read it; root may read everything, and no directory."""
-    path.unlink()
-    path.mkdir()
-    (path / "something").touch()
 
 
 DAMAGES = [delete, empty, cut, garble, hide]

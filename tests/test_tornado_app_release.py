@@ -19,11 +19,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from eyewall_support import ROLES, load_module, run_module
+from host_files import cut, delete, empty, garble, hide
 from tornado.web import StaticFileHandler
 from wheels import wheel
 
@@ -740,3 +741,108 @@ def is_as_full_as_before(
     assert re.fullmatch(full(root), message), message
     assert everything(root) == before
     assert shutil.disk_usage(root).free >= free - 4096  # the lock
+
+
+# ---- Damage ----
+
+
+@pytest.fixture(scope="module")
+def installed(release: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a host with the releases 1.0 and 1.1, of one environment; it is copied for each test, and never changed."""
+    root = tmp_path_factory.mktemp("installed") / "opt"
+    for name in ("releases", "static"):
+        (root / name).mkdir(parents=True)
+    for version in ("1.0", "1.1"):
+        with patch_module_args(send(root, version)), pytest.raises(SystemExit) as ended:
+            release.main()
+        assert ended.value.code == 0
+    return root
+
+
+SITE = f"venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+CONTENT = hashlib.sha512(CSS + b"1.1").hexdigest()
+
+
+@pytest.mark.parametrize("damage", [delete, empty, cut, garble, hide])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "releases/1.1/release.json",
+        "releases/1.1/manifest.json",
+        "releases/1.1/static/app.css",
+        "releases/1.1/venv/pyvenv.cfg",
+        "releases/1.1/venv/bin/board",
+        f"releases/1.1/{SITE}/board/__init__.py",
+        f"releases/1.1/{SITE}/greeting/__init__.py",
+        f"static/{CONTENT}/app.css",
+        "environments/ENVIRONMENT/environment.json",
+        "environments/ENVIRONMENT/requirements.txt",
+        f"environments/ENVIRONMENT/{SITE}/greeting/__init__.py",
+    ],
+)
+def test_a_damaged_release_is_made_again_in_one_step(
+    release: ModuleType,
+    installed: Path,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    damage: Callable[[Path], None],
+) -> None:
+    """Whoever reads it finds the damaged one or the whole one, never none: processes of it may be serving."""
+    # at the same place, for scripts name it
+    kept = installed.with_name("kept")
+    subprocess.run(["cp", "-a", installed, kept], check=True)
+    path = installed / file.replace("ENVIRONMENT", arguments(installed)["environment"])
+    layout = sys.modules["ansible.module_utils.tornado_app_layout"]
+    known = path.name.endswith(".json") and path.name != "manifest.json"
+    try:
+        assert layout.Layout(installed).all_damage() == []
+        damage(path)
+        named = layout.Layout(installed).all_damage()
+        if damage is garble and not known:
+            assert named == [], "of a release, sizes are compared"
+            return
+        assert any(str(path) in one or "more of this" in one for one in named), named
+        of_environment = path.is_relative_to(installed / "environments")
+        kind = layout.ENVIRONMENT if of_environment else layout.RELEASE
+        name = arguments(installed)["environment"] if of_environment else "1.1"
+        assert name not in layout.Layout(installed).complete(kind), "so it is sent again"
+        other = installed / "releases" / "1.1" / "venv" / "bin" / "python"
+        with Reader(other) as reader:
+            given = send(installed, "1.1")
+            changed = run_module(release, capsys, **given)["changed"]
+            if of_environment:
+                # the next release, or the same one if it is damaged too, needs the environment
+                run_module(release, capsys, **send(installed, "1.2"))
+            else:
+                assert changed is True
+        assert reader.found == {True}
+        broken = [one for one in layout.Layout(installed).all_damage() if "1.0" not in one and ".tar/" not in one]
+        assert broken == [], "what was not asked for stays as it is, and is named"
+        assert output(installed / "releases" / "1.1" / "venv" / "bin" / "greet") == str(
+            installed / "releases" / "1.1" / "venv"
+        )
+        assert (installed / "static" / CONTENT / "app.css").read_bytes() == CSS + b"1.1"
+        assert {one.name for one in (installed / "releases").iterdir()} <= {"1.0", "1.1", "1.2"}
+    finally:
+        shutil.rmtree(installed)
+        kept.rename(installed)
+
+
+class Reader(threading.Thread):
+    """Looks for a file until it is told to end."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self.path, self.ending, self.found = path, threading.Event(), set()
+
+    def run(self) -> None:
+        while not self.ending.is_set():
+            self.found.add(os.path.lexists(self.path))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ending.set()
+        self.join()
