@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import yaml
 from fleet_support import REPOSITORY, Fleet
 
+PATIENCE = 180  # seconds
+
 
 class Asking:
     """Asks for a path again and again, on new connections and on kept ones; `lost` says which had no good answer."""
@@ -56,8 +58,13 @@ def example(name: str) -> dict[str, Any]:
     """The variables of an example, on the host of these tests."""
     place = REPOSITORY / "examples" / name
     given: dict[str, Any] = yaml.safe_load((place / "vars.yml").read_text(encoding="utf-8"))
-    # the host has one application, whose releases these programs are in turn
-    return {**given, "tornado_app_name": "gauge", "tornado_app_source": str(place)}
+    # The host has one application, whose releases these programs are in turn. How long they take to start is not asked here.
+    return {
+        **given,
+        "tornado_app_name": "gauge",
+        "tornado_app_source": str(place),
+        "tornado_app_start_timeout": PATIENCE,
+    }
 
 
 @contextlib.contextmanager
