@@ -58,7 +58,8 @@ print(json.dumps({
     "programs": sorted(path.stem for path in pathlib.Path("/etc/supervisor/conf.d").iterdir()),
     "answers": {path.stem: said for path in pathlib.Path("/run/gauge").glob("*.sock") if (said := ready(path).get("state"))},
     "unfinished": sorted(str(path) for pattern in ("*.tar", "*.part", "*/*.part") for path in root.glob(pattern))
-        + [str(path) for kind in manifests for path in (root / kind).iterdir() if not (path / manifests[kind]).exists()],
+        + [str(path) for kind in manifests for path in (root / kind).iterdir()
+           if path.name[0] == "." or not (path / manifests[kind]).exists()],
     "locked": (root / "deploy.json").exists(),
 }))
 """
