@@ -49,3 +49,13 @@ def test_modules_write_nothing_into_a_hosts_journal() -> None:
 def test_the_wiring_is_beside_site_yml_and_playbooks_alike() -> None:
     assert (REPOSITORY / "playbooks" / "group_vars" / "all" / "wiring.yml").is_file()
     assert (REPOSITORY / "group_vars" / "all" / "wiring.yml").is_file()
+
+
+def test_what_roles_write_is_on_the_disk_when_a_play_ends() -> None:
+    """Ansible syncs nothing, so a power cut would leave empty files; test_power_cut.py sees that, and that this helps."""
+    plays = [play for path in PLAYBOOKS for play in load_yaml(REPOSITORY / path) if play.get("roles")]
+    assert len(plays) > 3, "the control: there are some"
+    for play in plays:
+        if play["roles"] != [{"role": "fleet"}]:
+            last = (play.get("post_tasks") or [{}])[-1]
+            assert last.get("ansible.builtin.import_tasks") == "tasks/on_disk.yml", play["name"]

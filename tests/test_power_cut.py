@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from eyewall_support import load_module
+from eyewall_support import REPOSITORY, load_module, load_yaml
 from supervised_host import GROUP
 from test_tornado_app_release import send
 
@@ -52,10 +52,15 @@ class Disk(NamedTuple):
     def cut(self) -> None:
         """Lose what is not on the disk, right after the journal was committed."""
         assert self.place.is_mount(), "never the file system of this machine"
-        other, directory = os.open(self.place / "other", os.O_WRONLY | os.O_CREAT), os.open(self.place, os.O_RDONLY)
-        os.write(other, b"somebody else's")
-        REAL_FSYNC(other)
-        fcntl.ioctl(directory, EXT4_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))
+        with (self.place / "other").open("wb") as other:
+            other.write(b"somebody else's")
+            other.flush()
+            REAL_FSYNC(other.fileno())
+        directory = os.open(self.place, os.O_RDONLY)
+        try:
+            fcntl.ioctl(directory, EXT4_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))
+        finally:
+            os.close(directory)
 
     @property
     def root(self) -> Path:
@@ -270,3 +275,28 @@ def test_the_control_without_syncs_nothing_boots(host: Host, tmp_path: Path) -> 
         # what the cure is for is also mended
         assert forked(lambda: deploy(disk, 3)) == 0
         assert what_boots(disk) == "3.0"
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_what_ansible_wrote_is_whole_after_a_power_cut_once_the_play_has_ended(
+    host: Host, tmp_path: Path, synced: bool
+) -> None:
+    """With the command that ends a play; without it a new file is empty, as the control shows."""
+    (task,) = load_yaml(REPOSITORY / "playbooks" / "tasks" / "on_disk.yml")
+    with copied(host.disk, tmp_path / "disk.img") as disk:
+        (disk.place / "etc").mkdir()
+        new = disk.place / "etc" / "eyewall.conf"
+        command = ["ansible", "localhost", "-i", "localhost,", "-c", "local", "-m", "copy"]
+        command += ["-a", f"dest={new} content=whole", "-e", f"ansible_python_interpreter={sys.executable}"]
+        # as on most hosts: one file system, within which it renames
+        settings = {**os.environ, "ANSIBLE_REMOTE_TMP": str(disk.place / "tmp")}
+        subprocess.run(command, check=True, capture_output=True, env=settings)
+        if synced:
+            words = [
+                str(disk.place / "etc") if word == "/etc" else word for word in task["ansible.builtin.command"]["argv"]
+            ]
+            subprocess.run(words, check=True)
+        disk.cut()
+        disk.unmount()
+        disk.mount()
+        assert new.read_text() == ("whole" if synced else "")
