@@ -14,6 +14,7 @@ from tornado.web import Application
 
 from eyewall import children
 from eyewall.admin import Admin, Status
+from eyewall.answers import keep_versions_honest
 from eyewall.arguments import UNIX
 from eyewall.bodies import Limits
 from eyewall.collector import Collector
@@ -77,6 +78,7 @@ class Process:
         self.parent = parent
         self._at_exit = contextlib.ExitStack()
         children.begin()
+        keep_versions_honest()
         # what a `Server` is given
         self.parts: Mapping[str, Any] = {
             "traffic": self.traffic, "proxies": self.proxies, "door": self.door, "limits": options.limits,

@@ -46,6 +46,7 @@ from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
+from eyewall.answers import for_proxies
 from eyewall.bodies import LOOKS, WINDOW, Body, Limits, answerer, declared, streams
 from eyewall.children import hide
 from eyewall.context import request_id
@@ -59,6 +60,9 @@ from eyewall.traffic import NO_ANSWER, Traffic
 log = logging.getLogger(__name__)
 
 SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
+# Bytes of a head: more than a proxy in front passes on, which has something to say of one that is too large. For the core it is
+# a connection to be closed, and for nginx then a process that does not answer (502). The role's nginx takes twice 64 KB at most.
+HEAD = 192 * 1024
 IDLE_CHECKS = 20  # in the time that a connection may be idle
 BODY = frozenset(("Content-Length", "Transfer-Encoding"))  # headers that announce one
 
@@ -97,6 +101,7 @@ class Server(HTTPServer):
         )
         # Of a server that drains: the WebSockets to be told, so that none of many thousands is looked at twice.
         self._untold: deque[weakref.ref[WebSocketHandler]] = deque()
+        kwargs["max_header_size"] = kwargs.get("max_header_size") or HEAD
         super().initialize(*args, **(kwargs | {"xheaders": False}))
         # The core sets a timer for each request and takes it back, a tenth of what a small one costs (measured: /hello).
         # Here they are looked at all together, now and then.
@@ -104,6 +109,7 @@ class Server(HTTPServer):
         self.conn_params.header_timeout = None
         if isinstance(self.request_callback, Application):
             self.request_callback.settings.setdefault("log_function", log_request)
+            for_proxies(self.request_callback)
 
     # What the rest of eyewall uses
 
