@@ -192,6 +192,23 @@ class Echo(WebSocketHandler):
         self.write_message(message)
 
 
+class Member(WebSocketHandler):
+    there = 0
+
+    def open(self) -> None:
+        Member.there += 1
+
+    def on_close(self) -> None:
+        Member.there -= 1
+
+
+class Members(RequestHandler):
+    """Tell how many are there: the application knows of each that left."""
+
+    def get(self) -> None:
+        self.write({"there": Member.there})
+
+
 def make_app(**settings: Any) -> Application:
     handlers = [
         ("/", Main),
@@ -207,6 +224,8 @@ def make_app(**settings: Any) -> Application:
         ("/begin", Begin),
         ("/terminate", Terminate),
         ("/echo", Echo),
+        ("/member", Member),
+        ("/members", Members),
     ]
     return Application(handlers, **settings)
 

@@ -50,6 +50,7 @@ from eyewall.answers import for_proxies
 from eyewall.bodies import LOOKS, WINDOW, Body, Limits, answerer, declared, streams
 from eyewall.children import hide
 from eyewall.context import request_id
+from eyewall.crowd import FEW, SLICE, Crowd
 from eyewall.door import Door
 from eyewall.head import split_head
 from eyewall.log import log_request
@@ -94,6 +95,7 @@ class Server(HTTPServer):
         self.bodies: dict[_Exchange, Body] = {}
         self._watching = False
         self._lingering: set[asyncio.Task[None]] = set()
+        self._crowd: Crowd | None = None
         self._exchanges: dict[object, _Exchange] = {}
         # A stream that an application took over (a WebSocket, as a rule) has left _connections.
         self._detached: weakref.WeakKeyDictionary[IOStream, weakref.ref[WebSocketHandler] | None] = (
@@ -205,21 +207,29 @@ class Server(HTTPServer):
         """WebSockets that the drain has sent no close frame to; some of them may have gone by themselves."""
         return len(self._untold)
 
-    def cut(self) -> None:
-        """Close every connection at once, whatever it is doing."""
-        for connection in list(self._connections):
-            connection.stream.close()
-        for stream in self._open_streams():
+    async def cut(self) -> None:
+        """Close every connection, whatever it is doing, `SLICE` of them in each turn of the loop."""
+        streams = [*(connection.stream for connection in self._connections), *self._open_streams()]
+        for number, stream in enumerate(streams, 1):
             stream.close()
+            if not number % SLICE:
+                await asyncio.sleep(0)
 
     def _close_idle(self) -> None:
         """Close each connection that has sent no whole head of a request for ``idle_connection_timeout``; again later."""
         long_ago = perf_counter() - self._idle_seconds
-        for exchange in list(self._exchanges.values()):
-            if not exchange.started and exchange.ended < long_ago:
-                exchange.connection.stream.close()
+        idle = (one for one in self._exchanges.values() if not one.started and one.ended < long_ago)
+        self._close_some(list(idle), long_ago)
         if self._exchanges or not self._stopped:
             asyncio.get_running_loop().call_later(self._idle_seconds / IDLE_CHECKS, self._close_idle)
+
+    def _close_some(self, idle: "list[_Exchange]", long_ago: float) -> None:
+        for exchange in idle[:SLICE]:
+            stream = cast(IOStream | None, exchange.connection.stream)
+            if stream is not None and not exchange.started and exchange.ended < long_ago:  # still
+                stream.close()
+        if rest := idle[SLICE:]:
+            asyncio.get_running_loop().call_soon(self._close_some, rest, long_ago)
 
     def watch(self, exchange: "_Exchange", body: Body) -> None:
         """Watch a body until it is complete: it must not come more slowly than the limit."""
@@ -252,6 +262,9 @@ class Server(HTTPServer):
                 read_chunk_size=self.read_chunk_size,
                 lingering=self._lingering,
             )
+            if len(self._connections) + len(self._detached) >= FEW:
+                self._crowd = self._crowd or Crowd()
+                stream.io_loop = cast(Any, self._crowd)
             self.handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
@@ -408,9 +421,9 @@ class Servers(list[Server]):
             told += server.close_websockets(limit - told)
         return told
 
-    def cut(self) -> None:
+    async def cut(self) -> None:
         for server in self:
-            server.cut()
+            await server.cut()
 
 
 class _Exchange(HTTPMessageDelegate):
