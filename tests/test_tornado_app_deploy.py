@@ -1,10 +1,12 @@
 """Who may deploy to a host, what is written down of it, and what is said of it afterwards."""
 
+import calendar
 import contextlib
 import io
 import json
 import multiprocessing
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -70,7 +72,7 @@ def records_of(root: Path) -> list[dict[str, Any]]:
 
 
 def expire(root: Path) -> None:
-    (root / "deploy.json").write_text(json.dumps({**lock_of(root), "expires": int(time.time()) - 1}))
+    (root / "deploy.json").write_text(json.dumps({**lock_of(root), "expires": int(time.time()) - 1, "ends": 0}))
 
 
 # ---- The lock ----
@@ -82,7 +84,19 @@ def test_a_deploy_begins_and_ends(root: Path, call: Call) -> None:
     assert (begun["from"], begun["from_release"], begun["interrupted"]) == ("g1", "1.0", None)
     lock = lock_of(root)
     assert lock == {key: value for key, value in begun.items() if key in lock}
-    assert set(lock) == {*RUN, "started", "expires", "verb", "wanted", "release", "from", "from_release"}
+    assert set(lock) == {
+        *RUN,
+        "started",
+        "expires",
+        "boot",
+        "up",
+        "ends",
+        "verb",
+        "wanted",
+        "release",
+        "from",
+        "from_release",
+    }
     assert lock["expires"] - lock["started"] == 600
     assert stat.S_IMODE((root / "deploy.json").stat().st_mode) == 0o644
     assert stat.S_IMODE((root / ".deploy.lock").stat().st_mode) == 0o600
@@ -90,7 +104,8 @@ def test_a_deploy_begins_and_ends(root: Path, call: Call) -> None:
     assert call(RUN, state="ended", outcome="succeeded")["changed"]
     assert not (root / "deploy.json").exists()
     (record,) = records_of(root)
-    assert 0 <= record["seconds"] == record["ended"] - record["started"] < 5
+    assert 0 <= record["seconds"] < 5
+    assert 0 <= record["ended"] - record["started"] < 5
     said = {name: record[name] for name in ("owner", "verb", "wanted", "from", "from_release", "to", "to_release")}
     assert list(said.values()) == ["ada@desk", "deploy", "g2", "g1", "1.0", "g2", "2.0"]
     assert (record["outcome"], record["message"]) == ("succeeded", "")
@@ -134,7 +149,8 @@ def test_the_same_run_begins_again_and_keeps_what_it_goes_back_to(root: Path, ca
 
 def test_another_run_is_refused_and_told_who_holds_the_host(root: Path, call: Call) -> None:
     call(RUN, **BEGIN)
-    lock = {**lock_of(root), "started": int(time.time()) - 185}
+    lock = lock_of(root)
+    lock |= {"started": lock["started"] - 185, "up": lock["up"] - 185}
     (root / "deploy.json").write_text(json.dumps(lock))
     for check in (False, True):
         refused = call(OTHER, check=check, **{**BEGIN, "wanted": "g3", "release": "3.0"})
@@ -147,6 +163,47 @@ def test_another_run_is_refused_and_told_who_holds_the_host(root: Path, call: Ca
         assert refused["lock"] == lock
         assert refused["release"] == "3.0", "what was wanted is known to who reports the failure"
     assert lock_of(root) == lock
+
+
+@pytest.mark.parametrize("step", [-86400, 86400], ids=["back", "forward"])
+def test_a_lock_holds_as_long_wherever_the_clock_is_set(root: Path, call: Call, step: int) -> None:
+    """After a step of the clock, the lock's dates are as far from it in the other direction."""
+    call(RUN, **BEGIN)
+    lock = lock_of(root)
+    (root / "deploy.json").write_text(
+        json.dumps({**lock, "started": lock["started"] - step, "expires": lock["expires"] - step})
+    )
+    refused = call(OTHER, **BEGIN)
+    assert refused["failed"]
+    assert re.search(r"\(\d s ago\)", refused["msg"]), refused["msg"]
+    until = re.search(r"holds this host until (\S+Z)\.", refused["msg"])
+    assert until
+    assert 500 < calendar.timegm(time.strptime(until[1], "%Y-%m-%dT%H:%M:%SZ")) - time.time() < 601
+    call(RUN, state="ended", outcome="failed")
+    assert 0 <= records_of(root)[-1]["seconds"] < 60
+    call(RUN, **BEGIN)
+    expire(root)
+    assert call(OTHER, **BEGIN)["changed"]
+
+
+@pytest.mark.parametrize(("begun", "held"), [(-100, True), (-700, False), (86400, False)], ids=["now", "old", "later"])
+def test_a_lock_of_before_a_boot_is_believed_if_its_dates_can_be(
+    root: Path, call: Call, begun: int, held: bool
+) -> None:
+    call(RUN, **BEGIN)
+    started = int(time.time()) + begun
+    lock = {**lock_of(root), "boot": "another", "started": started, "expires": started + 600}
+    (root / "deploy.json").write_text(json.dumps(lock))
+    assert bool(call(OTHER, **BEGIN).get("failed")) == held
+
+
+def test_what_became_current_last_stays_wherever_the_clock_was_set(root: Path) -> None:
+    """Generations are pruned by their dates: that of the one that becomes current is later than every other."""
+    layout = sys.modules["ansible.module_utils.tornado_app_layout"].Layout(root)
+    future = time.time() + 86400
+    os.utime(root / "generations" / "g1" / "generation.json", (future, future))
+    assert layout.next_date("g2") > future
+    assert abs(layout.next_date("g1") - time.time()) < 60, "its own date is no other's"
 
 
 def test_an_end_of_what_is_not_ours_changes_nothing(root: Path, call: Call) -> None:
@@ -593,7 +650,7 @@ def test_what_was_there_beside_the_processes_is_said() -> None:
 
 
 def test_strangers_of_hosts() -> None:
-    assert status.stranger_table(["app1"], {"app1": {"__tornado_app_info": {"strangers": []}}}) == ""
+    assert status.stranger_table(["app1"], {"app1": info(strangers=[])}) == ""
     one = {
         "pid": 17,
         "started": 5,
@@ -607,7 +664,7 @@ def test_strangers_of_hosts() -> None:
         one | {"kind": "detached", "of": "g2:8000", "ports": []},
         one | {"kind": "foreign", "of": "", "pid": None},
     ]
-    hosts = {"app1": {"__tornado_app_info": {"strangers": found}}, "app2": {"__tornado_app_info": {"strangers": None}}}
+    hosts = {"app1": info(strangers=found), "app2": info(strangers=None)}
     _, left, detached, foreign, silent = status.stranger_table(list(hosts), hosts).splitlines()
     assert " ".join(left.split()) == (
         "app1 17 board 2026-11-22 18:04:02 8000 left by a release (the next deploy ends it) ./daemon"
@@ -633,6 +690,7 @@ def test_info_of_a_host(root: Path, call: Call, capsys: pytest.CaptureFixture[st
 
     module.ask = ask  # type: ignore[attr-defined]
     module.strangers = lambda *_: []  # type: ignore[attr-defined]
+    module.states = lambda _: {}  # type: ignore[attr-defined]
     sockets = root.parent / "run"
     sockets.mkdir()
 

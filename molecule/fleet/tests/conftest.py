@@ -234,7 +234,12 @@ def rotated(fleet: Fleet, deployed: Step, middle: Middle, raced: object) -> Step
         abandoned = {
             **middle.lock,
             **{"id": str(uuid.uuid4()), "controller": str(uuid.uuid4()), "owner": "somebody@elsewhere"},
-            **{"expires": int(time.time()) - 1, "from": there[host].generation, "from_release": there[host].release},
+            **{
+                "expires": int(time.time()) - 1,
+                "ends": 0,
+                "from": there[host].generation,
+                "from_release": there[host].release,
+            },
         }
         fleet.sh(host, "echo %s >/opt/gauge/deploy.json", json.dumps(abandoned))
     wanted = {

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tornado_app_clock import age, left, marks
+from ansible.module_utils.tornado_app_directories import make
 from ansible.module_utils.tornado_app_layout import Damaged, Layout, write
 from ansible.module_utils.tornado_app_prune import prune
 from ansible.module_utils.tornado_app_root import Failure, lock_file
@@ -27,13 +29,17 @@ description:
     half a second).
   - A lock of another run is refused, with a sentence that says whose it is. One whose time is up, or whose ansible-playbook was
     killed on this controller, is taken over, with the generation that its run was to go back to.
-  - Every time is the host's. An action plugin adds what it is called by, so it works in a task only.
+  - The beginning makes the directories of C(directories) that are gone, as after somebody removed one in C(/run): a process
+    without the directory of its socket cannot be asked to leave.
+  - Every date is the host's, whose clock may be set. How long a lock holds is counted from the host's boot. An action plugin adds
+    what it is called by, so it works in a task only.
 options:
   root: {type: path, required: true, description: The application's directory on the host.}
   state: {type: str, choices: [begun, ended], required: true, description: Which of the two.}
   wanted: {type: str, description: "Name of the wanted generation; to begin."}
   release: {type: str, description: "Its release; to begin."}
   verb: {type: str, choices: [deploy, rollback], description: "What is done; to begin."}
+  directories: {type: path, description: "The file of tmpfiles.d(5) that has the application's directories; to begin."}
   expires: {type: int, description: "Seconds from now after which another run may take the lock over; to begin."}
   outcome: {type: str, choices: [succeeded, failed], description: "How it went; to end."}
   message: {type: str, default: "", description: "Why, of which the first line is kept; to end."}
@@ -70,8 +76,8 @@ def utc(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def ago(seconds: int) -> str:
-    return f"{seconds} s ago" if seconds < 120 else f"{seconds // 60} min ago"
+def ago(seconds: float) -> str:
+    return f"{seconds:.0f} s ago" if seconds < 120 else f"{seconds // 60:.0f} min ago"
 
 
 class Deploy:
@@ -105,21 +111,24 @@ class Deploy:
             **{name: self.params[name] for name in ("id", "owner", "controller", "pid", "pid_started")},
             "started": self.now,
             "expires": self.now + self.params["expires"],
+            **marks(self.params["expires"]),
             **{name: self.params[name] for name in ("verb", "wanted", "release")},
             "from": generation,
             "from_release": release,
         }
-        if self.is_ours():
-            lock = {**held, "expires": lock["expires"]}
-        elif held and (held["expires"] <= self.now or held["id"] == self.params["dead"]):
+        if held and self.is_ours():
+            renewed = {name: lock[name] for name in ("expires", "boot", "ends")}
+            lock = {**lock, **held, **renewed, "up": round(lock["up"] - age(held), 3)}
+        elif held and (left(held) <= 0 or held["id"] == self.params["dead"]):
             # It did not finish: hosts that it had changed already go back to where it began.
             lock, interrupted = {**lock, "from": held["from"], "from_release": held["from_release"]}, held
             self.record(held, "interrupted", f"taken over by {lock['owner']}")
         elif held:
             raise Refusal(
                 f"{socket.gethostname()}: {held['owner']} began the {held['verb']} of {held['release']} here at "
-                f"{utc(held['started'])} ({ago(self.now - held['started'])}) and holds this host until "
-                f"{utc(held['expires'])}. Wait; or, if you know that it is dead, remove {self.layout.lock} on this host.",
+                f"{utc(held['started'])} ({ago(age(held))}) and holds this host until "
+                f"{utc(self.now + int(left(held)))}. Wait; or, if you know that it is dead, "
+                f"remove {self.layout.lock} on this host.",
                 held,
             )
         if not self.check:
@@ -149,7 +158,7 @@ class Deploy:
                 for name in ("id", "started", "owner", "verb", "wanted", "release", "from", "from_release")
             },
             "ended": ended,
-            "seconds": ended and ended - lock["started"],
+            "seconds": ended and round(age(lock)),
             "to": generation,
             "to_release": release,
             "outcome": outcome,
@@ -169,6 +178,7 @@ def main() -> None:
             "wanted": {"type": "str"},
             "release": {"type": "str"},
             "verb": {"type": "str", "choices": ["deploy", "rollback"]},
+            "directories": {"type": "path"},
             "expires": {"type": "int"},
             "outcome": {"type": "str", "choices": ["succeeded", "failed"]},
             "message": {"type": "str", "default": ""},
@@ -194,10 +204,13 @@ def main() -> None:
             for warning in deploy.warnings:
                 module.warn(warning)
             result = deploy.begin() if module.params["state"] == "begun" else deploy.end()
+        if module.params["directories"] and not module.check_mode:
+            result["made"] = make(Path(module.params["directories"]))
         if module.params["outcome"] == "succeeded" and result["changed"]:
             result["removed"] = prune(root, Path(module.params["logs"]), module.params["keep"])
     except Failure as failure:
-        module.fail_json(msg=f"What nobody goes back to was not removed: {failure}")
+        begun = module.params["state"] == "begun"
+        module.fail_json(msg=str(failure) if begun else f"What nobody goes back to was not removed: {failure}")
     except Refusal as refusal:
         wanted = {name: module.params[name] for name in ("verb", "wanted", "release")}
         module.fail_json(msg=str(refusal), lock=refusal.lock, **wanted)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tornado_app_directories import missing
 from ansible.module_utils.tornado_app_groups import GONE, Groups, has_supervisor, watch
 from ansible.module_utils.tornado_app_layout import GENERATION, Damaged, link
 from ansible.module_utils.tornado_app_root import Failure, alone
@@ -48,6 +49,9 @@ options:
       on its port meanwhile; for programs that read at their start what they wrote at their end.
     type: bool
     default: true
+  directories:
+    description: The file of tmpfiles.d(5) that has the application's directories. While one is gone, the host differs.
+    type: path
   user: {type: str, description: "The account of the application. Without it, nobody looks for strangers."}
   survivors: {type: list, elements: str, default: [], description: "Patterns of commands that may run as the account."}
   strangers:
@@ -111,6 +115,8 @@ class Mover(Groups):
         if self.current != self.generation or self.layout.boot_damage() or self.to_do():
             return False
         if not self.layout.date(self.generation):  # made again after damage, or interrupted on its last step
+            return False
+        if (file := self.params.get("directories")) and missing(Path(file)):
             return False
         surplus = self.kept()
         running = {f"{group}:{port}" for (group, port), info in self.states().items() if info["statename"] not in GONE}
@@ -213,7 +219,8 @@ class Mover(Groups):
             )
         # one step (rename(2)): at every moment something starts at boot
         link(self.layout.current, Path(GENERATION.directory, self.generation))
-        os.utime(self.place(self.generation) / GENERATION.manifest)
+        date = self.layout.next_date(self.generation)
+        os.utime(self.place(self.generation) / GENERATION.manifest, (date, date))
 
     def restore(self, old: str | None) -> None:
         """Give every port back to the generation that was current, the same way."""
@@ -246,6 +253,7 @@ def main() -> None:
             "batch": {"type": "int", "default": 1},
             "surplus": {"type": "str", "choices": ["keep", "stop"], "default": "stop"},
             "overlap": {"type": "bool", "default": True},
+            "directories": {"type": "path"},
             "user": {"type": "str"},
             "survivors": {"type": "list", "elements": "str", "default": []},
             "strangers": {"type": "str", "choices": ["refuse", "tell"], "default": "refuse"},

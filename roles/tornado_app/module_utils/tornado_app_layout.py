@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -229,6 +230,14 @@ class Layout:
             return (self.place(GENERATION, generation) / GENERATION.manifest).stat().st_mtime
         except OSError:
             return 0
+
+    def next_date(self, generation: str) -> float:
+        """The date of a generation that becomes current: now, or where the clock was set back, later than that of any other.
+
+        Old generations are removed by their dates.
+        """
+        others = [self.date(name) for name in self.names(GENERATION) if name != generation]
+        return max([time.time(), *(date + 1 for date in others)])
 
     def current_generation(self) -> str | None:
         """The generation that starts at boot, whole or damaged; None for none."""
