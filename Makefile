@@ -25,7 +25,7 @@ up: tools packages-containers ## Set up everything: tools, a fleet of containers
 	@python -c "import json; print('Sign in with the password', json.load(open('.local/secrets.json'))['password'])"
 
 .PHONY: status
-status: tools ## Show every process of the local fleet
+status: tools ## Show what users, services and the next boot of the local fleet find, and every process
 	ansible-playbook playbooks/status.yml
 
 .PHONY: deploy

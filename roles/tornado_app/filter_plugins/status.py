@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+HOSTS = ("host", "entry point", "services", "HAProxy says", "disk left", "memory left", "clock")
 PROCESSES = ("host", "port", "state", "release", "pid", "uptime", "connections", "requests", "open files / limit")
 STRANGERS = ("host", "pid", "account", "since (UTC)", "listens on", "what it is", "command")
 # What tornado_app_info says of a process of the account that supervisord does not know.
@@ -63,6 +64,77 @@ def by_text(texts: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {text: ", ".join(hosts) for text, hosts in found.items()}
 
 
+def share(one: Mapping[str, Any], what: str) -> float:
+    """How much of something is left, in hundredths."""
+    return 100 * float(one[f"{what}_left"]) / float(one[what]) if one[what] else 100.0
+
+
+def host_row(host: str, told: Mapping[str, Any]) -> tuple[str, ...]:
+    if "entries" not in told:  # the host did not answer, as is said below
+        return (host, "unreachable" if told.get("unreachable") else "failed", *["-"] * (len(HOSTS) - 2))
+    entries = [
+        f"{one['service']}: {one['status']} in {1000 * one['seconds']:.0f} ms"
+        if one["status"]
+        else f"{one['service']}: {one['why']}"
+        for one in told["entries"]
+    ]
+    services = ", ".join(name if state == "active" else f"{name} {state}" for name, state in told["services"].items())
+    balancer = ", ".join(f"{name} {state}" for name, state in (told["balancer"] or {}).items())
+    left = [min(share(one, "bytes"), share(one, "inodes")) for one in told["space"]]
+    return (
+        host,
+        ", ".join(entries) or "-",
+        services or "-",
+        balancer or "-",
+        f"{min(left, default=100):.0f} %",
+        f"{share(told['memory'], 'bytes'):.0f} %",
+        "as here" if abs(told["clock"]) < 1 else f"{told['clock']:+.0f} s",
+    )
+
+
+def host_table(hosts: Hosts, hostvars: HostVars) -> str:
+    """A line for each host, from what host_status registered."""
+    return table(HOSTS, (host_row(host, hostvars[host]["__host_status"]) for host in hosts))
+
+
+def host_problems(results: Mapping[str, Any]) -> Iterable[str]:
+    """What is not well on a host, a sentence each: from host_status, and tornado_app_info where the application is."""
+    told = results["__host_status"]
+    if told.get("unreachable"):
+        yield f"got no answer to Ansible ({one_line(told)}); expected one. See the host's console, and its way here."
+        return
+    if "entries" not in told:
+        yield f"could not be asked: {one_line(told)}."
+    yield from told.get("problems", [])
+    info = results.get("__tornado_app_info")
+    if info is None or info.get("unreachable"):
+        return
+    if "processes" not in info:
+        yield f"the application could not be asked: {one_line(info)}."
+    elif info["silence"] and told.get("services", {}).get("supervisor") == "active":  # else it has been said
+        yield f"{info['silence']} Nothing can start or stop a process. Run site.yml."
+    yield from info.get("problems", [])
+
+
+def one_line(result: Mapping[str, Any]) -> str:
+    """What a task that failed says, in a line."""
+    return " ".join(str(result.get("msg", "no reason")).split()).rstrip(".")
+
+
+def problem_list(hosts: Hosts, hostvars: HostVars) -> str:
+    """A line for each thing that is not well, with its hosts; "" where all is well."""
+    told = [(host, sentence) for host in hosts for sentence in host_problems(hostvars[host])]
+    infos = {host: hostvars[host].get("__tornado_app_info") or {} for host in hosts}
+    current = {
+        host: one["release"] for host, info in infos.items() for one in info.get("generations", []) if one["current"]
+    }
+    # while one of them is locked, hosts have their turns
+    if len({*current.values()}) > 1 and not any(info.get("lock") for info in infos.values()):
+        releases = "; ".join(f"{names} {release}" for release, names in by_text(current.items()).items())
+        told.append(("all", f"releases: got {releases}; expected one. Run deploy.yml."))
+    return "\n".join(f"{names}: {text}" for text, names in by_text(told).items())
+
+
 def process_row(host: str, process: Mapping[str, Any]) -> tuple[str, ...]:
     files = " / ".join(str(process[name]) for name in ("open_files", "open_files_limit") if name in process) or "-"
     return (
@@ -74,11 +146,21 @@ def process_row(host: str, process: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def answered(hosts: Hosts, hostvars: HostVars) -> dict[str, Mapping[str, Any]]:
+    """What tornado_app_info registered on each host that it could ask."""
+    told = {host: hostvars[host].get("__tornado_app_info") or {} for host in hosts}
+    return {host: info for host, info in told.items() if "processes" in info}
+
+
 def process_table(hosts: Hosts, hostvars: HostVars) -> str:
     """A line for each process of `hosts`, from what tornado_app_info registered."""
     return table(
         PROCESSES,
-        (process_row(host, process) for host in hosts for process in hostvars[host]["__tornado_app_info"]["processes"]),
+        (
+            process_row(host, process)
+            for host, info in answered(hosts, hostvars).items()
+            for process in info["processes"]
+        ),
     )
 
 
@@ -96,20 +178,13 @@ def stranger_row(host: str, stranger: Mapping[str, Any]) -> tuple[str, ...]:
 
 def stranger_table(hosts: Hosts, hostvars: HostVars) -> str:
     """A line for each process that supervisord does not know, from what tornado_app_info registered; "" for none."""
-    told = {host: hostvars[host]["__tornado_app_info"]["strangers"] for host in hosts}
+    told = {host: info["strangers"] for host, info in answered(hosts, hostvars).items()}
     rows = [stranger_row(host, stranger) for host, found in told.items() for stranger in found or []]
     silent = ", ".join(host for host, found in told.items() if found is None)
     parts = [table(STRANGERS, rows)] if rows else []
     return "\n".join(
         [*parts, *([f"{silent}: supervisord does not answer, so who else is there is not known"] if silent else [])]
     )
-
-
-def damage_list(hosts: Hosts, hostvars: HostVars) -> str:
-    """A line for each damaged file, with its hosts, and what makes it again; "" for none. From tornado_app_info."""
-    told = by_text((host, one) for host in hosts for one in hostvars[host]["__tornado_app_info"]["damaged"])
-    lines = [f"{names}: {text}" for text, names in told.items()]
-    return "\n".join(["Damaged; site.yml, or the next deploy, makes what is needed again:", *lines]) if lines else ""
 
 
 def deploy_row(hosts: str, records: list[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -127,7 +202,7 @@ def deploy_row(hosts: str, records: list[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def deploy_table(hosts: Hosts, hostvars: HostVars) -> str:
     """A line for each of the last deploys, then who holds hosts now; "" where there was none. From tornado_app_info."""
-    told = {host: hostvars[host]["__tornado_app_info"] for host in hosts}
+    told = answered(hosts, hostvars)
     same: dict[tuple[Any, ...], list[tuple[str, Mapping[str, Any]]]] = {}
     for host, info in told.items():
         for record in info["deploys"]:
@@ -282,7 +357,8 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "process_table": process_table,
-            "damage_list": damage_list,
+            "host_table": host_table,
+            "problem_list": problem_list,
             "deploy_table": deploy_table,
             "stranger_table": stranger_table,
             "deploy_summary": deploy_summary,
