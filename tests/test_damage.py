@@ -260,6 +260,18 @@ def test_prune_goes_on(
     assert removed <= gone | {"g1", "1.0", "e1"}
 
 
+def test_the_generation_before_goes_if_it_is_damaged(root: Path, call: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody can go back to it, and its damage would be reported forever."""
+    manifest = root / "generations" / "g2" / "generation.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "before": "g0"}))
+    call(**BEGIN)
+    assert "g0" not in {Path(path).name for path in call(state="ended", outcome="succeeded")["removed"]}, "the control"
+    empty(root / "generations" / "g0" / "settings.json")
+    call(**BEGIN)
+    assert "g0" in {Path(path).name for path in call(state="ended", outcome="succeeded")["removed"]}
+    assert info_of(root, capsys)["damaged"] == []
+
+
 def test_a_manifest_of_before_it_vouched_for_files_is_enough(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add_environment(root, "e2")
     add_release(root, "9.0", "e2")

@@ -1,8 +1,8 @@
 """Remove what nobody goes back to: old generations with their settings and logs, their releases, and what only these needed.
 
-The generation that is current, the one that was before it, and every one that supervisord knows always stay. A static file
-goes when no release that stays names it (the store's file is a link to the release's, so one with no other link is named
-by none), an environment when no release that stays names it.
+The generation that is current, the one that was before it unless it is damaged, and every one that supervisord knows always
+stay. A static file goes when no release that stays names it (the store's file is a link to the release's, so one with no other
+link is named by none), an environment when no release that stays names it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def old_generations(root: Path, keep: int) -> list[Path]:
     layout = Layout(root)
     complete = sorted(layout.complete(GENERATION), key=layout.date)
     current = layout.current_generation()
-    in_use = {*known_groups(), current}
-    if current in complete:
-        in_use.add(layout.manifest(GENERATION, current).get("before"))
     # a damaged one is not there, so nobody can go back to it
-    going = {*layout.names(GENERATION)} - {*complete[-max(keep, 2) :]} - in_use
+    staying = {*complete[-max(keep, 2) :], *known_groups(), current}
+    if current in complete and (before := layout.manifest(GENERATION, current).get("before")) in complete:
+        staying.add(before)
+    going = {*layout.names(GENERATION)} - staying
     return [layout.place(GENERATION, name) for name in sorted(going, key=lambda name: (layout.date(name), name))]
 
 
