@@ -226,6 +226,31 @@ def test_only_a_get_on_a_used_connection_that_said_nothing_is_resent(
     assert [request.fate for request in found] == fates.split(), found
 
 
+@pytest.mark.parametrize(("slowness", "fate"), [(1, "lost"), (100, "answered")])
+def test_a_slow_machine_has_more_time(monkeypatch: pytest.MonkeyPatch, slowness: float, fate: str) -> None:
+    monkeypatch.setattr("proof.client.TIMEOUT", 0.2)
+    found: list[Request] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.4)
+        body = content("GET")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        writer.close()
+
+    async def ask() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1")
+        app = Door("app", *server.sockets[0].getsockname())
+        connection = app.connection()
+        await Client(found.append, slowness).asked(app, connection, echo("any", "GET", "/", 7))
+        connection.close()
+        await asyncio.sleep(0.5)  # the server sees that, too
+        server.close()
+
+    asyncio.run(ask())
+    assert [request.fate for request in found] == [fate], found
+
+
 @pytest.fixture(params=["calm", "rough"])
 def report(request: pytest.FixtureRequest) -> Report:
     chosen: Report = request.getfixturevalue(request.param)

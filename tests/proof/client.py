@@ -44,7 +44,8 @@ from proof.http import (
 )
 from proof.report import FIELDS, Request
 
-TIMEOUT = 30.0  # seconds for one request, whatever it is
+# Seconds; a machine whose CPU is emulated has `Client.slowness` times as long.
+TIMEOUT = 30.0  # for one request, whatever it is
 QUICK_CLIENTS = 4  # per quick kind and door
 SLOW_CLIENTS = 2
 SLOW_SECONDS = 2.0  # a slow answer, an upload, a download
@@ -56,6 +57,9 @@ PAGE_PAUSE = 0.25
 WEBSOCKETS = 4
 MESSAGE_PAUSE = 0.25
 RECONNECT_PAUSE = 0.1  # after a WebSocket that could not be had
+START_PAUSE = (
+    0.005  # between two clients' first requests: QEMU's own network queues two new connections, and may reset a third
+)
 FLUSH_PAUSE = 0.2
 
 DECODERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "br": brotli.decompress, "": bytes}
@@ -148,10 +152,15 @@ def echo(kind: str, method: str, path: str, number: int) -> Ask:
 
 
 class Client:
-    """Every kind of traffic; `record` takes each request when its fate is known."""
+    """Every kind of traffic; `record` takes each request when its fate is known.
 
-    def __init__(self, record: Callable[[Request], None]) -> None:
+    Every pause and time limit is `slowness` times as long. What a slow request takes is not.
+    """
+
+    def __init__(self, record: Callable[[Request], None], slowness: float = 1.0) -> None:
         self.record = record
+        self.slowness = slowness
+        self.timeout = TIMEOUT * slowness
         self.stopping = False
 
     async def run(self, doors: list[Door], rate: float) -> None:
@@ -167,10 +176,17 @@ class Client:
                 delay = SLOW_SECONDS * number / SLOW_CLIENTS
                 loops += [self._slow(door, method, delay) for method in ("GET", "POST")]
             loops += [self._upload(door), self._download(door), self._pages(door)]
-            loops += [WebSocket(self, door).run(MESSAGE_PAUSE * number / WEBSOCKETS) for number in range(WEBSOCKETS)]
+            loops += [
+                WebSocket(self, door).run(MESSAGE_PAUSE * self.slowness * number / WEBSOCKETS)
+                for number in range(WEBSOCKETS)
+            ]
         async with asyncio.TaskGroup() as group:  # an error in one of them is a mistake here, and ends all
-            for loop in loops:
-                group.create_task(loop)
+            for number, loop in enumerate(loops):
+                group.create_task(self._later(START_PAUSE * self.slowness * number, loop))
+
+    async def _later(self, seconds: float, loop: Coroutine[Any, Any, None]) -> None:
+        await asyncio.sleep(seconds)
+        await loop
 
     async def _paced(self, period: float, delay: float) -> AsyncIterator[int]:
         """Count up, one number per `period`; what a slow answer delayed is not made up for."""
@@ -188,7 +204,7 @@ class Client:
         start, begun = time.time(), time.monotonic()
         fate, detail, answer, host = "answered", "", None, ""
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(self.timeout):
                 if not connection.usable:
                     connection.close()
                     await connection.open()
@@ -208,7 +224,7 @@ class Client:
             fate, host = "lost", getattr(error, "host", "")
             detail = str(error) if isinstance(error, LostError) else repr(error)
             if isinstance(error, TimeoutError):
-                detail = f"no answer in {TIMEOUT:g} s"
+                detail = f"no answer in {self.timeout:g} s"
         headers = answer.headers if answer else {"x-host": host}
         who = {name: headers.get(f"x-{name}", "") for name in IDENTITY}
         self.record(Request(ask.kind, door.name, start, time.monotonic() - begun, fate, detail=detail, **who))
@@ -225,7 +241,7 @@ class Client:
         connection.close()
 
     async def _slow(self, door: Door, method: str, delay: float) -> None:
-        async for number in self._paced(SLOW_PAUSE, delay):
+        async for number in self._paced(SLOW_PAUSE * self.slowness, delay):
             path = f"/slow?seconds={SLOW_SECONDS:g}&text={number}"
             await self._once(door, echo(f"{method} slow", method, path, number))
 
@@ -237,12 +253,12 @@ class Client:
                 await asyncio.sleep(SLOW_SECONDS / UPLOAD_PIECES)
 
         check = says(length=len(UPLOAD), sha256=hashlib.sha256(UPLOAD).hexdigest())
-        async for _ in self._paced(SLOW_PAUSE, 0):
+        async for _ in self._paced(SLOW_PAUSE * self.slowness, 0):
             await self._once(door, Ask("upload", "POST", "/upload", check, trickle(), len(UPLOAD)))
 
     async def _download(self, door: Door) -> None:
         path = f"/download?bytes={DOWNLOAD_BYTES}&seconds={SLOW_SECONDS:g}"
-        async for _ in self._paced(SLOW_PAUSE, 0):
+        async for _ in self._paced(SLOW_PAUSE * self.slowness, 0):
             await self._once(door, Ask("download", "GET", path, is_download))
 
     async def _once(self, door: Door, ask: Ask) -> None:
@@ -254,7 +270,7 @@ class Client:
     async def _pages(self, door: Door) -> None:
         """Get the page, then every file that it names, in one encoding after the other."""
         connection = door.connection()
-        async for number in self._paced(PAGE_PAUSE, 0):
+        async for number in self._paced(PAGE_PAUSE * self.slowness, 0):
             page = await self.asked(door, connection, Ask("page", "GET", "/", names_assets))
             encoding = list(DECODERS)[number % len(DECODERS)]
             headers = {"Accept-Encoding": encoding} if encoding else {}
@@ -284,7 +300,7 @@ class WebSocket:
             start, begun = time.time(), time.monotonic()
             connection, answer, detail = self._door.connection(), None, ""
             try:
-                async with asyncio.timeout(TIMEOUT):
+                async with asyncio.timeout(self._client.timeout):
                     await connection.open()
                     answer = await connection.upgrade("/live")
                 seconds = time.monotonic() - begun
@@ -297,7 +313,7 @@ class WebSocket:
             who = {name: answer.headers.get(f"x-{name}", "") if answer else "" for name in IDENTITY}
             self._client.record(Request("WebSocket", self._door.name, start, seconds, fate, detail=detail, **who))
             if fate == "lost":
-                await asyncio.sleep(RECONNECT_PAUSE)
+                await asyncio.sleep(RECONNECT_PAUSE * self._client.slowness)
 
     async def _talk(self, connection: Connection) -> str:
         """Send and receive until one side says goodbye; return the connection's fate, or raise what cut it."""
@@ -330,11 +346,11 @@ class WebSocket:
                 message = str(next(self._numbers))
                 self._waiting[message] = (time.time(), time.monotonic())
                 await connection.send_frame(TEXT, message.encode())
-            await asyncio.sleep(MESSAGE_PAUSE)
-            if any(time.monotonic() - begun > TIMEOUT for _, begun in self._waiting.values()):
+            await asyncio.sleep(MESSAGE_PAUSE * self._client.slowness)
+            if any(time.monotonic() - begun > self._client.timeout for _, begun in self._waiting.values()):
                 connection.abort()
         await connection.send_frame(CLOSE, NORMAL.to_bytes(2, "big"))
-        await asyncio.sleep(TIMEOUT)
+        await asyncio.sleep(self._client.timeout)
         connection.abort()
 
     def _heard(self, payload: bytes) -> None:
@@ -355,10 +371,10 @@ class WebSocket:
 
 
 async def make_traffic(orders: dict[str, Any], file: TextIO) -> None:
-    """Make traffic until stdin is closed; `orders` are the doors and the rate of `proof.traffic.Traffic`."""
+    """Make traffic until stdin is closed; `orders` are the doors, rate and slowness of `proof.traffic.Traffic`."""
     writer = csv.writer(file)
     writer.writerow(FIELDS)
-    client = Client(lambda request: writer.writerow(astuple(request)))
+    client = Client(lambda request: writer.writerow(astuple(request)), orders["slowness"])
     doors = [Door.at(name, url) for name, url in orders["doors"].items()]
     traffic = asyncio.create_task(client.run(doors, orders["rate"]))
     told_to_stop = asyncio.create_task(asyncio.to_thread(sys.stdin.read))

@@ -44,19 +44,20 @@ class Traffic:
 
     `doors` are base URLs by name; `rate` is how many quick requests are made per second, all doors together; slow
     requests, pages and WebSockets come on top, some 30 a second for each door. At the end of the block, every request
-    under way gets its answer or its 30 seconds.
+    under way gets its answer or its 30 seconds. For a slow machine, every pause and time limit is `slowness` times as long.
     """
 
-    def __init__(self, doors: Mapping[str, str], rate: float = 300.0) -> None:
+    def __init__(self, doors: Mapping[str, str], rate: float = 300.0, slowness: float = 1.0) -> None:
         self._doors = {name: loopback(url) for name, url in doors.items()}
         self._rate = rate
+        self._slowness = slowness
         self._marks: list[Mark] = []
         self._requests: list[Request] = []
 
     def __enter__(self) -> Self:
         self._directory = tempfile.TemporaryDirectory(prefix="proof-")
         self._file = Path(self._directory.name) / "requests.csv"
-        orders = {"doors": self._doors, "rate": self._rate, "file": str(self._file)}
+        orders = {"doors": self._doors, "rate": self._rate, "slowness": self._slowness, "file": str(self._file)}
         path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "proof.client", json.dumps(orders)],
@@ -64,14 +65,14 @@ class Traffic:
             env=os.environ | {"PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is not for it: it ends when its stdin does
         )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_SECONDS * self._slowness
         while not self.report.requests and self.process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            self.process.communicate(timeout=STOP_SECONDS)
+            self.process.communicate(timeout=STOP_SECONDS * self._slowness)
         finally:
             self.process.kill()
             self.process.wait()
