@@ -103,6 +103,20 @@ def test_a_service_runs_now_and_at_boot(differs: dict[str, str], says: str | Non
     assert problem is None if says is None else says in problem
 
 
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("exit 0", (0, "")),
+        ("echo yes", (0, "yes")),
+        ("echo '[warn] a' >&2; echo '[emerg] b' >&2; echo 'test failed' >&2; exit 1", (1, "[emerg] b")),
+        ("echo a >&2; echo b >&2; exit 3", (3, "b")),
+    ],
+)
+def test_a_configuration_is_checked_by_its_own_program(script: str, told: tuple[int, str]) -> None:
+    assert module.run(["sh", "-c", script]) == told
+    assert module.run(["/nowhere/nginx"])[0] == 1
+
+
 def test_a_pid_file_names_the_main_process(tmp_path: Path) -> None:
     file = tmp_path / "nginx.pid"
     assert "got 'No such file or directory'; expected 7" in module.pid_problem(ACTIVE, file)
@@ -378,7 +392,7 @@ def test_a_healthy_site_is_a_line_for_each_host() -> None:
     assert status.problem_list(list(hosts), hosts) == ""
 
 
-UNREACHABLE = {"unreachable": True, "msg": "Failed to connect: \n No route to host."}
+UNREACHABLE = {"unreachable": True, "msg": "Task failed: Failed to connect: \n No route to host."}
 
 
 @pytest.mark.parametrize(

@@ -112,13 +112,14 @@ def unit_problem(unit: Mapping[str, str]) -> str | None:
 
 
 def run(words: list[str]) -> tuple[int, str]:
-    """Exit status and last line of what a program says."""
+    """Exit status of a program, and the line in which it says what is wrong, else its last."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
     said = (done.stderr or done.stdout).strip().splitlines()
-    return done.returncode, said[-1] if said else ""
+    wrong = (line for line in said if "[emerg]" in line or "[ALERT]" in line)
+    return done.returncode, next(wrong, said[-1] if said else "")
 
 
 def pid_problem(unit: Mapping[str, str], path: Path) -> str | None:
@@ -163,7 +164,8 @@ def balance_problems(found: Mapping[str, Mapping[str, str]], wanted: Iterable[st
         if state.startswith("UP") or state == "no check":
             continue
         if state.startswith(("MAINT", "DRAIN")):
-            way = f"who took it out puts it back: set server {row['pxname']}/{name} state ready (docs/host-layout.md)"
+            back = f"set server {row['pxname']}/{name} state ready"
+            way = f"who took it out puts it back: {back} (docs/deploy.md#with-a-host-that-is-dead)"
         else:
             said = " ".join(row.get(key) or "" for key in ("check_status", "check_code", "last_chk")).split()
             way = f"its check says: {' '.join(said) or 'nothing'}. See {name}"
@@ -233,18 +235,23 @@ def look(params: Mapping[str, Any]) -> dict[str, Any]:
     told: dict[str, str | None] = {unit["Id"]: unit_problem(unit) for unit in found}
     active = {short(unit["Id"]): unit["ActiveState"] == "active" for unit in found}
     problems += filter(None, told.values())
+    lost: dict[str, str] = {}
+    for unit in found:
+        name = short(unit["Id"])
+        path = params["pid_files"].get(name)
+        if path and active[name] and (problem := pid_problem(unit, Path(path))):
+            lost[name] = problem
+    problems += lost.values()
     for service in params["services"]:
-        if service.get("check") and active.get(short(service["name"])):
+        name = short(service["name"])
+        # `nginx -t` would make an empty PID file where there is none, and this changes nothing
+        if service.get("check") and active.get(name) and name not in lost:
             status, said = run(service["check"])
             if status:
                 problems.append(
                     f"{service['name']}: got '{said}' from '{' '.join(service['check'])}'; expected a configuration that starts: "
                     "a boot would not. Run site.yml."
                 )
-    for unit in found:
-        path = params["pid_files"].get(short(unit["Id"]))
-        if path and active[short(unit["Id"])]:
-            problems += filter(None, [pid_problem(unit, Path(path))])
 
     entries = []
     for entry in params["entries"]:

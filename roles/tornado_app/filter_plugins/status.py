@@ -118,7 +118,7 @@ def host_problems(results: Mapping[str, Any]) -> Iterable[str]:
 
 def one_line(result: Mapping[str, Any]) -> str:
     """What a task that failed says, in a line."""
-    return " ".join(str(result.get("msg", "no reason")).split()).rstrip(".")
+    return " ".join(str(result.get("msg", "no reason")).split()).removeprefix("Task failed: ").rstrip(".")
 
 
 def problem_list(hosts: Hosts, hostvars: HostVars) -> str:

@@ -205,7 +205,8 @@ def main() -> None:
                 module.warn(warning)
             result = deploy.begin() if module.params["state"] == "begun" else deploy.end()
         if module.params["directories"] and not module.check_mode:
-            result["made"] = make(Path(module.params["directories"]))
+            for place in make(Path(module.params["directories"])):
+                module.warn(f"{socket.gethostname()}: {place} was gone, and is there again without what was in it.")
         if module.params["outcome"] == "succeeded" and result["changed"]:
             result["removed"] = prune(root, Path(module.params["logs"]), module.params["keep"])
     except Failure as failure:
