@@ -1,6 +1,8 @@
 """Ansible takes every playbook with every inventory."""
 
+import os
 import re
+import subprocess
 
 import pytest
 from ansible.constants import config
@@ -59,3 +61,21 @@ def test_what_roles_write_is_on_the_disk_when_a_play_ends() -> None:
         if play["roles"] != [{"role": "fleet"}]:
             last = (play.get("post_tasks") or [{}])[-1]
             assert last.get("ansible.builtin.import_tasks") == "tasks/on_disk.yml", play["name"]
+
+
+def test_each_host_has_the_same_turn_to_be_upgraded_in_every_run() -> None:
+    """A set of names has another order in each process, unless it is told which (PYTHONHASHSEED)."""
+    words = ["ansible", "app:balancers", "-i", "inventory/local", "--playbook-dir", "."]
+    words += ["-m", "ansible.builtin.debug", "-a", "var=upgrades_turn"]
+    turns = []
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            words,
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        turns.append(sorted(re.findall(r"(?m)^(\w+) .*\n\s+upgrades_turn: (\d)", done.stdout)))
+    assert turns == [[("app1", "0"), ("app2", "1"), ("lb1", "2")]] * 2
