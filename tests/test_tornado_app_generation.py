@@ -676,3 +676,18 @@ def test_a_process_off_the_air_goes_with_the_way_back(
     assert poller.failures == []
     assert {group for group, _, _ in host.events()[len(events) :]} == {host.written("b")["generation"] + "-proof"}
     host.is_at(old)
+
+
+def test_a_host_without_one_of_its_directories_differs(
+    host: Host, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The same release is deployed again then, which makes the directory before anything else."""
+    wanted = host.written("a")
+    host.move(wanted)
+    place, file = tmp_path / "logs", tmp_path / "tmpfiles.conf"
+    file.write_text(f"# logs\nd {place} 0750 root board -\n")
+    for there in (False, True):
+        if there:
+            place.mkdir()
+        asked = run_module(host.modules.generation, capsys, check=True, **wanted, directories=str(file))
+        assert asked["differs"] == (not there)
