@@ -10,6 +10,7 @@ FOR_QUICK_TESTS := haproxy openssl
 FOR_MACHINES := qemu-system-x86 e2fsprogs
 FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver
 DEPLOYS := 20
+MOMENTS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
 PORT := 8888
 
@@ -98,6 +99,10 @@ molecule: tools packages-containers ## Run molecule's scenarios on containers
 machine: tools packages-containers ## Run what takes a kernel of its own, in an emulated virtual machine; no part of test
 	@scripts/system-packages $(FOR_MACHINES)
 	molecule test -s machine
+
+.PHONY: power-cut
+power-cut: tools packages-containers ## Cut the power of a host at MOMENTS=20 moments of a deploy, and let it boot; no part of test
+	MOMENTS=$(MOMENTS) python -m pytest -q molecule/power/tests
 
 .PHONY: lock
 lock: tools ## Make the lock files anew

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
-from eyewall_support import load_module, run_module
+from eyewall_support import ROLES, evaluate, load_module, load_yaml, run_module
 from host_files import add_environment, add_generation, add_release, cut, delete, empty, garble, hide, record
 from supervised_host import (  # noqa: F401 -- pytest takes fixtures from here
     Host,
@@ -103,6 +103,29 @@ def test_a_damaged_generation_is_made_again_under_traffic(
     assert {one: one.read_bytes() for one in before} == before
     assert stat.S_IMODE((place / "settings.json").stat().st_mode) == 0o640
     assert served()["changed"] is False
+
+
+def test_damage_beside_what_runs_is_a_reason_to_deploy(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else `deploy.yml` would say that there is nothing to do, and `status` that there is."""
+    host.written("a")
+    moved = host.written("b")
+    host.move(moved)
+    ahead = run_module(host.modules.generation, capsys, check=True, **moved)
+    assert (ahead["differs"], ahead["damaged"]) == (False, []), "the control"
+    empty(host.root / "generations" / host.wanted("a")["generation"] / "settings.json")
+    ahead = run_module(host.modules.generation, capsys, check=True, **moved)
+    assert ahead["differs"] is False
+    assert len(ahead["damaged"]) == 1
+    asked = {"hostvars": {"app1": {"__tornado_app_ahead": ahead}}, "ansible_play_hosts_all": ["app1"]}
+    (task,) = [
+        task
+        for task in load_yaml(ROLES / "tornado_app" / "tasks" / "change.yml")
+        if task["name"] == "change | See whether there is anything to do"
+    ]
+    work = task["ansible.builtin.set_fact"]["__tornado_app_work"].strip()[2:-2]
+    found = evaluate(task["vars"]["__tornado_app_asked"].strip()[2:-2], **asked)
+    assert evaluate(work, **asked, __tornado_app_asked=found) is True
+    assert evaluate(work, **asked, __tornado_app_asked=[{**ahead, "damaged": []}]) is False, "the control"
 
 
 def test_what_a_rollback_leads_to_survives_the_loss_of_the_manifest(
@@ -244,7 +267,7 @@ def test_what_cannot_be_locked_is_named(root: Path, call: Any, name: str) -> Non
         ("generations/g2/settings.json", {"g0", "0.0"}),
         ("releases/0.0/release.json", {"g0", "0.0"}),
         ("releases/2.0/release.json", {"g0", "0.0"}),
-        ("environments/e1/environment.json", {"g0", "0.0"}),
+        ("environments/e1/environment.json", {"g0", "0.0", "e1"}),
     ],
 )
 def test_prune_goes_on(
@@ -258,6 +281,8 @@ def test_prune_goes_on(
     assert gone <= removed
     assert not removed & {"g2", "2.0"}, "the current one"
     assert removed <= gone | {"g1", "1.0", "e1"}
+    left = info_of(root, capsys)["damaged"]
+    assert bool(left) == ("2" in file), f"the rest needs a deploy of the current one: {left}"
 
 
 def test_the_generation_before_goes_if_it_is_damaged(root: Path, call: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,13 +6,11 @@ ioctl, which file system developers test with), the deploy is killed, and the fi
 journal.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from disk import Disk
 from eyewall_support import REPOSITORY, load_module, load_yaml
 from supervised_host import GROUP
 from test_tornado_app_release import send
@@ -29,51 +28,21 @@ from test_tornado_app_release import send
 pytestmark = pytest.mark.slow
 
 MOMENTS = 20
-# linux/ext4.h: the file system stops, and its journal is not written to the end
-EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587D, 2
 CHANGES = {"os.rename", "os.link", "os.symlink", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
 RUN = {"id": "run-1", "owner": "ada@desk", "controller": "desk", "pid": 4711, "pid_started": 99}
 
 Cut = Callable[[], None]
 
 
-class Disk(NamedTuple):
-    """A file system of its own."""
-
-    image: Path
-    place: Path
-
-    def mount(self) -> None:
-        subprocess.run(["mount", "-o", "loop", self.image, self.place], check=True)
-
-    def unmount(self) -> None:
-        subprocess.run(["umount", self.place], check=True)
-
-    def cut(self) -> None:
-        """Lose what is not on the disk, right after the journal was committed."""
-        assert self.place.is_mount(), "never the file system of this machine"
-        with (self.place / "other").open("wb") as other:
-            other.write(b"somebody else's")
-            other.flush()
-            REAL_FSYNC(other.fileno())
-        directory = os.open(self.place, os.O_RDONLY)
-        try:
-            fcntl.ioctl(directory, EXT4_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))
-        finally:
-            os.close(directory)
-
-    @property
-    def root(self) -> Path:
-        return self.place / "opt"
-
-
-REAL_FSYNC = os.fsync
-
-
 def run(module: Any, **arguments: Any) -> None:
     with patch_module_args({**arguments, "_ansible_check_mode": False}), pytest.raises(SystemExit) as ended:
         module.main()
     assert not ended.value.code
+
+
+def opt(disk: Disk) -> Path:
+    """Return the application's directory on a disk."""
+    return disk.place / "opt"
 
 
 class Supervisord:
@@ -85,7 +54,7 @@ class Supervisord:
 def layout_of(disk: Disk) -> Any:
     load_module("tornado_app", "tornado_app_release")
     sys.modules["ansible.module_utils.tornado_app_root"].PROGRAMS = disk.place / "conf.d"  # type: ignore[attr-defined]
-    return sys.modules["ansible.module_utils.tornado_app_layout"].Layout(disk.root)
+    return sys.modules["ansible.module_utils.tornado_app_layout"].Layout(opt(disk))
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +79,7 @@ def deploy(disk: Disk, number: int) -> None:
     run(module, root=root, state="begun", wanted=name, release=release, verb="deploy", expires=600, **RUN)
     run(
         load_module("tornado_app", "tornado_app_release"),
-        **send(disk.root, release, application=f"NUMBER = {number}\n"),
+        **send(opt(disk), release, application=f"NUMBER = {number}\n"),
     )
     wanted = {
         "root": root, "generation": name, "release": release, "program": f"[program:{name}]\n", "proof": "[program:x]\n",
@@ -169,12 +138,9 @@ class Host(NamedTuple):
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     place = tmp_path_factory.mktemp("power-cut")
     disk = Disk(place / "before.img", place / "mount")  # each copy is mounted there: files name their paths
-    disk.place.mkdir()
     if os.getuid() or not shutil.which("mkfs.ext4"):
         pytest.skip("needs root and mkfs.ext4")
-    with disk.image.open("wb") as file:
-        file.truncate(192 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", disk.image], check=True)
+    disk.make(192 << 20)
     try:
         disk.mount()
     except subprocess.CalledProcessError:
@@ -207,7 +173,7 @@ def copied(disk: Disk, image: Path) -> Iterator[Disk]:
     try:
         yield copy
     finally:
-        copy.unmount()
+        assert copy.unmount()
         image.unlink()
 
 
@@ -226,7 +192,7 @@ def cut_at(disk: Disk, moment: int, *, cured: bool = True) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert forked(until) == -signal.SIGKILL
-    disk.unmount()
+    assert disk.unmount()
     disk.mount()
 
 
@@ -234,14 +200,14 @@ def what_boots(disk: Disk) -> str:
     """Return the release that a boot would start, once it was seen to be whole, and its program to run."""
     layout = layout_of(disk)
     assert layout.boot_damage() is None
-    place = disk.root / "generations" / layout.current_generation()
+    place = opt(disk) / "generations" / layout.current_generation()
     release = str(layout.release_of(place.name))
     assert json.loads((place / "settings.json").read_text()) == {"NUMBER": release[0], "KEY": "x"}
     assert place.name in (place / "supervisor.conf").read_text()
-    venv = disk.root / "releases" / release / "venv"
+    venv = opt(disk) / "releases" / release / "venv"
     said = subprocess.run([venv / "bin" / "board"], capture_output=True, text=True, check=True).stdout
     assert said.strip() == str(venv)
-    store = disk.root / "static"
+    store = opt(disk) / "static"
     published = {file: file.relative_to(store).parts[0] for file in store.rglob("*") if file.is_file()}
     for file, content in published.items():
         if not content.startswith("tmp"):  # which nginx looks for under no URL

@@ -265,7 +265,9 @@ def main() -> None:
     )
     root, wanted = Path(module.params["root"]), module.params["generation"]
     if module.check_mode and not (has_supervisor() and (root / "generations").exists()):
-        module.exit_json(changed=True, differs=True, locked=False, diff={"before": "", "after": f"{wanted}\n"})
+        module.exit_json(
+            changed=True, differs=True, locked=False, damaged=[], diff={"before": "", "after": f"{wanted}\n"}
+        )
     if not has_supervisor():
         module.fail_json(msg="This host has no supervisor; the role supervisord installs it.")
     mover = None
@@ -288,6 +290,7 @@ def main() -> None:
         changed=changed,
         differs=changed,
         locked=os.path.lexists(mover.layout.lock),
+        damaged=mover.layout.all_damage() if module.check_mode else [],
         generation=wanted,
         ports_change=ports_change,
         surplus=surplus,

@@ -44,13 +44,14 @@ def unused_releases(root: Path, going: list[Path]) -> list[Path]:
 
 
 def unused_environments(root: Path, going: list[Path]) -> list[Path]:
-    """The environments that no release names which stays, and unfinished ones."""
+    """The environments that no release names which stays, and damaged ones: the next release makes one again."""
     layout, needed = Layout(root), set()
     for name in {*layout.names(RELEASE)} - {place.name for place in going}:
         try:
             needed.add(layout.manifest(RELEASE, name)["environment"])
         except Damaged:
             continue  # a release has links to all that it needs: it is the next one that needs the environment
+    needed.intersection_update(layout.complete(ENVIRONMENT))
     return [layout.place(ENVIRONMENT, name) for name in layout.names(ENVIRONMENT) if name not in needed]
 
 

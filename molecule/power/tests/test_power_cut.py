@@ -1,0 +1,100 @@
+"""A power cut at moments of a deploy, with the whole stack: the host is up again and serves the old or the new release.
+
+`make power-cut` runs it; `make test` does not. The application's directory of a container is an ext4 on a loop device. The file
+system stops, the deploy and the container are killed, the file system is mounted again, and the container boots.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
+
+from disk import Disk
+from fleet_support import REPOSITORY, Fleet, ask, until
+
+MOMENTS = int(os.environ.get("MOMENTS", "20"))
+BOOT = 180  # seconds; a machine may be slow
+
+
+class Host(Fleet):
+    """The host, its disk, and what a deploy takes on it."""
+
+    def __init__(self, scratch: Path) -> None:
+        super().__init__("power", scratch)
+        self.disk = Disk(scratch / "disk.img", REPOSITORY / ".local" / "power-cut")
+        self.seconds = 0.0
+
+    def release_that_answers(self) -> str | None:
+        """Return the release behind the front door; None where nothing answers."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            status, headers, _ = ask(self.doors["app1"], "/echo")
+            return headers["X-Release"] if status == 200 else None
+        return None
+
+    def cut(self) -> None:
+        """Cut the power, and let the host boot."""
+        self.disk.cut()
+        container = self.container("app1")
+        subprocess.run(["podman", "kill", "--signal", "KILL", container], check=True, capture_output=True)
+        until(self.disk.unmount, "the container to be gone", BOOT)
+        self.disk.mount()
+        subprocess.run(["podman", "start", container], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    if os.getuid() or not shutil.which("mkfs.ext4"):
+        pytest.skip("needs root and mkfs.ext4")
+    host = Host(tmp_path_factory.mktemp("power-cut"))
+    host.patience = 1200
+    host.disk.make(1 << 30)
+    host.disk.mount()
+    try:
+        for playbook in ("fleet_create", "site"):
+            run = host.play(playbook, **host.release("first"))
+            assert run.status == 0, run.output
+        begun = time.monotonic()
+        run = host.deploy("second")
+        assert run.status == 0, run.output
+        host.seconds = time.monotonic() - begun
+        yield host
+    finally:
+        host.play("fleet_destroy")
+        host.disk.unmount()
+
+
+@pytest.mark.parametrize("part", range(1, MOMENTS + 1))
+def test_the_host_serves_the_old_or_the_new_release_after_a_power_cut(host: Host, part: int) -> None:
+    """The last moment is after a deploy that said it succeeded."""
+    old, new = host.release_that_answers(), f"{time.time():.0f}.{part}"
+    deploy, begun = host.start("deploy", **host.release(new)), time.monotonic()
+    if part == MOMENTS:
+        assert host.ended(deploy).status == 0
+    else:
+        time.sleep(max(0, host.seconds * part / MOMENTS - (time.monotonic() - begun)))
+    host.cut()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(deploy.pid, signal.SIGKILL)
+    deploy.communicate()
+    found = until(host.release_that_answers, "an answer after the boot", BOOT)
+    assert found == new if part == MOMENTS else found in (old, new)
+    current = json.loads(host.sh("app1", "cat /opt/gauge/current/generation.json"))
+    assert current["release"] == found, "what boots is what `current` names"
+    run = host.deploy(new)
+    assert run.status == 0, run.output
+    stands = host.settle("app1")
+    assert stands.release == new
+    assert host.release_that_answers() == new
+    status = host.play("status")
+    assert status.status == 0, status.output
