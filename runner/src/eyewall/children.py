@@ -360,15 +360,20 @@ def _descendants(pid: int, *, survivors: bool = False) -> list[int]:
 
 
 def _processes() -> dict[int, _Process]:
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            # proc(5): after the command in parentheses the state, then the numbers
-            state, *numbers = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            pid = int(path.parent.name)
-            parent, group, session = map(int, numbers[:3])
-            found[pid] = _Process(pid, parent, group, session, state in ("Z", "X"))
-    return found
+    found = (read_process(int(path.name)) for path in Path("/proc").glob("[0-9]*"))
+    return {one.pid: one for one in found if one is not None}
+
+
+def read_process(pid: int) -> _Process | None:
+    """Read what the kernel says of a process; None if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # proc(5): after the command in parentheses the state, then the numbers
+    state, *numbers = text.rpartition(")")[2].split()
+    parent, group, session = map(int, numbers[:3])
+    return _Process(pid, parent, group, session, state in ("Z", "X"))
 
 
 def _command(pid: int) -> str:

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 from eyewall.admin import Admin
+from eyewall.children import read_process
 
 INTERVAL = 1.0  # seconds
 
@@ -28,9 +28,5 @@ async def watch_for_successor(admin: Admin, orphaned: Callable[[], bool], drain:
 
 def reparented(pid: int, parent: int) -> bool:
     """Tell whether process `pid` has lost its `parent`."""
-    try:
-        # proc(5): after the command in parentheses the state, then the parent's pid
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return False
-    return int(fields[1]) != parent
+    process = read_process(pid)
+    return process is not None and process.parent != parent
