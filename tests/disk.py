@@ -33,6 +33,12 @@ class Disk(NamedTuple):
         """Unmount it; whether that could be done."""
         return subprocess.run(["umount", self.place], check=False).returncode == 0
 
+    def remove(self) -> None:
+        """Unmount it whatever still has a file of it open, for nothing else could remove the directory; and remove the image."""
+        if self.place.is_mount():
+            subprocess.run(["umount", "--lazy", self.place], check=True)
+        self.image.unlink(missing_ok=True)
+
     def cut(self) -> None:
         """Lose what is not on the disk, right after the journal was committed, as the kernel does every five seconds."""
         assert self.place.is_mount(), "never the file system of this machine"

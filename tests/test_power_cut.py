@@ -173,8 +173,7 @@ def copied(disk: Disk, image: Path) -> Iterator[Disk]:
     try:
         yield copy
     finally:
-        assert copy.unmount()
-        image.unlink()
+        copy.remove()
 
 
 def cut_at(disk: Disk, moment: int, *, cured: bool = True) -> None:

@@ -71,7 +71,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         yield host
     finally:
         host.play("fleet_destroy")
-        host.disk.unmount()
+        host.disk.remove()
 
 
 @pytest.mark.parametrize("part", range(1, MOMENTS + 1))
