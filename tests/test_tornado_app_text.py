@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from eyewall_support import ROLES, load_module, load_python
+from eyewall_support import REPOSITORY, ROLES, load_module, load_python
 
 load_module("tornado_app", "tornado_app_migrate")
 text = load_python(ROLES / "tornado_app" / "module_utils" / "tornado_app_text.py", "tornado_app_text")
@@ -147,9 +147,9 @@ def test_it_is_a_filter_too() -> None:
     assert text.FilterModule().filters() == {"plain": text.plain}
 
 
-@pytest.mark.parametrize("file", ["roll.yml", "status.yml"])
-def test_whatever_a_role_says_of_hosts_goes_through_it(file: str) -> None:
-    lines = (ROLES / "tornado_app" / "tasks" / file).read_text().splitlines()
-    said = [line for line in lines if "(hostvars)" in line and line.strip().startswith("msg:")]
+@pytest.mark.parametrize("file", ["roles/tornado_app/tasks/roll.yml", "playbooks/status.yml"])
+def test_whatever_is_said_of_hosts_goes_through_it(file: str) -> None:
+    lines = map(str.strip, (REPOSITORY / file).read_text().splitlines())
+    said = [line for line in lines if line.startswith(('msg: "{{', 'fail_msg: "{{'))]
     assert said
     assert all(line.endswith('| plain }}"') for line in said)

@@ -75,6 +75,7 @@ def endless() -> None:
 
 
 def threads() -> None:
+    sys.setswitchinterval(1e-5)  # a busy host's threads have their turn at any moment; these have it as often
     for _ in range(8):
         threading.Thread(target=recurse, daemon=True).start()
     generate()

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from eyewall.admin import Status
+from eyewall.server import HEAD
 from eyewall_harness import Eyewall, WebSocket, ask_admin, command, environment, free_port, until
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -122,7 +123,7 @@ def test_what_is_no_head_of_a_request_is_counted(server: Eyewall) -> None:
     heads = [
         b"GARBAGE\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 70_000,
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * HEAD,
         # on a connection that was good for a request
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
     ]

@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from time import monotonic
+from time import monotonic, sleep
 from types import FrameType
 
 from eyewall import children
@@ -26,6 +26,8 @@ INTERVAL = 1.0  # seconds
 EXIT_SECONDS = 10.0
 # Frames of a stack that are shown from each of its ends. Python's default limit of recursion is 1,000.
 EDGE = 1000
+# Seconds in which no other thread has its turn, while stacks are read. Each thread that is busy may take as long before.
+UNDISTURBED = 0.2
 # How long the stacks may take to write, to a pipe that nobody reads
 WRITE_SECONDS = 5.0
 # How long the thread may take to have its turn, and to write, until the process exits without it
@@ -182,12 +184,18 @@ def write_stacks(title: str, last: int | None = None) -> None:
     # A collection may run Python code (gc.callbacks), and so let another thread go on, in the middle of a stack.
     gc.disable()
     names = {thread.ident: thread.name for thread in threading.enumerate()}
+    # Another thread asks for the GIL when it has waited for this long, and begins to wait again whenever the GIL changes hands
+    # (Python/ceval_gil.c), as it does here: until then no frame that was found goes on, nor does a generator lose its caller.
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(UNDISTURBED)
+    sleep(0.001)
     stacks = {
         # In one call of C, so that the thread, which may be busy, does not go on meanwhile.
         thread: list(map(operator.attrgetter("f_code", "f_lineno"), _up(frame)))
         for thread, frame in sys._current_frames().items()
         if thread != threading.get_ident()
     }
+    sys.setswitchinterval(usual)
     lines = [f"{title}\n"]
     for thread in sorted(stacks, key=lambda thread: thread == last):
         lines.append(f"\nThread {thread:#x}, {names.get(thread, 'not of Python')} (most recent call last):\n")
