@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import mimetypes
 import re
 import subprocess
 import sys
@@ -92,7 +93,6 @@ def test_an_upgrade_is_passed_to_a_websocket_and_to_nothing_else(http: Block, se
 @pytest.mark.parametrize(
     ("directive", "value"),
     [
-        ("include", "/etc/nginx/mime.types"),
         ("default_type", "application/octet-stream"),
         ("keepalive_timeout", "65"),
         ("proxy_read_timeout", "200"),
@@ -197,7 +197,7 @@ def test_requests_are_passed_on_with_what_the_application_must_know(server: Bloc
     headers = dict(server.all("proxy_set_header"))
     assert len(headers) == len(server.all("proxy_set_header"))
     assert {name: value for name, value in headers.items() if value != '""'} == {
-        "Host": "$http_host",
+        "Host": "$site_host",
         "Connection": "$connection_upgrade",
         "Upgrade": "$upgrade",
         "X-Request-Id": "$request_id",
@@ -319,7 +319,7 @@ def test_what_nginx_takes_for_any_path_may_be_held_in_memory() -> None:
 
 def test_only_what_a_process_was_asked_costs_a_request_id(http: Block) -> None:
     ids = http.block("map", "$upstream_addr", "$answered_request_id")
-    assert ids.directives == [["default", "$request_id"], ["''", "''"]]
+    assert ids.directives == [["default", "$request_id"], ["''", "$sent_http_x_request_id"]], "an error page has one"
 
 
 @pytest.mark.parametrize("limit", [50000, 20000, 1024])
@@ -358,7 +358,7 @@ def test_without_a_version_it_is_the_current_release_and_not_kept(http: Block) -
 
 
 def test_a_version_that_nobody_published_is_the_current_release_and_not_kept(server: Block) -> None:
-    assert server.block(*STATIC).get("error_page") == ["403", "404", "=", "@static_current"]
+    assert ["403", "404", "=", "@static_current"] in server.block(*STATIC).all("error_page")
     current = server.block("location", "@static_current")
     assert current.get("root") == ["/opt/board/current/release"]
     assert current.get("try_files") == ["$uri", "=404"]
@@ -378,7 +378,7 @@ def test_a_file_with_the_name_of_a_compressed_form_is_itself(http: Block, server
     assert own.get("gzip_static") == own.get("brotli_static") == ["off"]
     assert versioned(http, "$static_archives") == ["/opt/board/static/archives/$static_version"]
     assert unversioned(http, "$static_archives") == ["/opt/board/current/release/archives"]
-    assert own.get("error_page") == ["403", "404", "=", "@archive_current"]
+    assert ["403", "404", "=", "@archive_current"] in own.all("error_page")
     assert not server.block("location", "@archive_current").has("gzip_static")
 
 
@@ -428,9 +428,13 @@ def test_root_files_come_from_static(server: Block, name: str) -> None:
     assert server.block("location", "=", f"/{name}").get("rewrite") == ["(.*)", f"/static/{name}"]
 
 
+def locations(server: Block) -> list[list[str]]:
+    return [block.words for block in server.named("location")]
+
+
 def test_without_static_files_tornado_answers_everything() -> None:
     http = conf(tornado_app_static="").block("http")
-    assert [block.words for block in http.block("server").named("location")] == [["location", "/"]]
+    assert [words for words in locations(http.block("server")) if "/.eyewall/" not in words[-1]] == [["location", "/"]]
     assert not any("static" in block.words[2] for block in http.named("map"))
     assert not http.block("server").has("open_file_cache")
 
@@ -504,14 +508,25 @@ def test_with_names_another_one_is_misdirected() -> None:
     http = conf(nginx_server_name=names, nginx_accept_from=["10.0.0.7"]).block("http")
     others, site = http.named("server")
     assert others.get("server_name") == ["_"]
-    assert others.get("return") == ["421"]
+    assert others.block("location", "/").get("return") == ["421"]
     # who gets no answer gets none here either
-    assert [block.words for block in others.blocks] == [["if", "($from_stranger)"]]
-    assert site.get("server_name") == [*names[:2], f'"{names[2]}"', "127.0.0.1", "localhost", "[::1]"]
+    assert [block.words for block in others.named("if")] == [["if", "($from_stranger)"]]
+    assert site.get("server_name") == [*names[:2], f'"{names[2]}"', "127.0.0.1", "localhost", "[::1]", '""']
     # names of the host itself are none of the site's, unless it says so
     misdirected = http.block("map", '"$from_elsewhere $host"', "$is_misdirected")
     assert misdirected.directives == [["default", "0"], ['"1 localhost"', "1"], ['"1 [::1]"', "1"]]
-    assert site.block("if", "($is_misdirected)").get("return") == ["421"]
+    assert refused_with(site, "($is_misdirected)") == ["421"]
+
+
+def refused_with(server: Block, condition: str) -> list[str]:
+    """What a request gets for which a condition is true; its error page is no such request, or it would have none."""
+    pattern, address, last = server.block("if", condition).get("rewrite")
+    assert last == "last"
+    assert re.search(pattern, "/a")
+    assert not re.search(pattern, "/.eyewall/error.html")
+    location = server.block("location", "=", address)
+    assert location.has("internal")
+    return location.get("return")
 
 
 @pytest.mark.parametrize(
@@ -538,7 +553,7 @@ def test_the_request_line_names_the_same_host(http: Block, server: Block, hosts:
     pattern = words[0].strip('"')
     assert pattern.startswith("~*^"), "nginx: ~* is without the case"
     assert (re.search(pattern[2:], hosts, re.IGNORECASE) is None) == differ
-    assert server.block("if", "($hosts_differ)").get("return") == ["400"]
+    assert refused_with(server, "($hosts_differ)") == ["400"]
 
 
 def test_gixy_finds_nothing_but_what_has_its_reason_beside_the_line(tmp_path: Path) -> None:
@@ -647,3 +662,80 @@ def test_an_nginx_that_is_about_to_stop_tells_balancers_and_answers_everybody_el
     drop_in = "nginx/etc/systemd/system/nginx.service.d/eyewall.conf.j2"
     assert "touch /run/nginx.leaving; sleep 4" in render(drop_in, nginx_leave_seconds=4)
     assert "nginx.leaving" not in render(drop_in, nginx_leave_seconds=0)
+
+
+# ---- What nginx answers by itself ----
+
+
+def test_each_of_its_own_answers_has_a_page(http: Block, server: Block) -> None:
+    texts = load_yaml(ROLES / "nginx" / "vars" / "main.yml")["__nginx_error_texts"]
+    every, too_large = http.all("error_page")
+    assert every == [*map(str, texts), "/.eyewall/error.$error_format"]
+    assert too_large == ["494", "=431", "/.eyewall/error.$error_format"], (
+        "nginx' own number for a head that is too large"
+    )
+    said = {words[0]: words[1] for words in http.block("map", "$status", "$error_text").directives}
+    assert said.keys() == {"default", *map(str, texts)}
+    # what stands further out is dropped as soon as one stands further in
+    for location in (server.block(*STATIC), *server.block(*STATIC).blocks):
+        inner, *rest = location.all("error_page")
+        others = [status for status in map(str, texts) if status not in {"403", "404"}]
+        assert [*inner[:2], *rest[0][:-1]] == ["403", "404", *others]
+    # which are read at each error, so that a changed one takes no reload; nobody else may ask for them
+    assert server.block("location", "=", "/.eyewall/error.html").get("alias") == ["/etc/nginx/error.html"]
+    assert server.block("location", "=", "/.eyewall/error.html").has("internal")
+    assert server.block("location", "=", "/.eyewall/error.json").has("internal")
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("", "html"),
+        ("*/*", "html"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "html"),
+        ("application/json, text/plain, */*", "html"),
+        ("application/json", "json"),
+        ("application/json;q=0.9", "json"),
+        ("application/vnd.api+json, application/json", "json"),
+        ("application/problem+json", "json"),
+        ("application/jsonp", "html"),
+    ],
+)
+def test_json_for_who_accepts_only_json(http: Block, accept: str, form: str) -> None:
+    default, (pattern, other) = http.block("map", "$http_accept", "$error_format").directives
+    assert default == ["default", "html"]
+    assert (other if re.search(pattern.strip('"')[2:], accept, re.IGNORECASE) else default[1]) == form
+
+
+def test_types_are_those_of_python_and_of_current_nginx(http: Block) -> None:
+    """Tornado asks Python's mimetypes; what nginx does not know is octet-stream, with nosniff, for ten years."""
+    known = {extension: words[0] for words in http.block("types").directives for extension in words[1:]}
+    pairs = [(words[0], extension) for words in http.block("types").directives for extension in words[1:]]
+    assert len(pairs) == len(known), "each stands once"
+    types = mimetypes.MimeTypes(filenames=()).types_map[1]
+    # what browsers need by another name, and what the registry (RFC 9239, 9512) has by another one since
+    ours = {"js": "application/javascript", "mjs": "application/javascript"}
+    for extension, kind in types.items():
+        found = known.get(extension.removeprefix("."))
+        assert found == ours.get(extension.removeprefix("."), kind), extension
+    wanted = {
+        "webmanifest": "application/manifest+json",
+        "csv": "text/csv",
+        "avif": "image/avif",
+        "woff2": "font/woff2",
+    }
+    wanted |= {"wasm": "application/wasm", "webp": "image/webp", "map": "application/json", "md": "text/markdown"}
+    assert wanted.items() <= known.items()
+
+
+def test_the_sizes_of_heads() -> None:
+    http = conf(nginx_request_headers_size="48k", nginx_response_headers_size="20k").block("http")
+    assert http.get("large_client_header_buffers") == ["2", "48k"]
+    assert http.get("proxy_buffer_size") == http.get("proxy_busy_buffers_size") == ["20k"]
+    number, size = http.get("proxy_buffers")
+    # nginx: proxy_busy_buffers_size must be less than the size of all proxy_buffers minus one buffer
+    assert (int(number) - 1) * int(size.removesuffix("k")) > 20
+
+
+def test_both_roles_have_the_same_page() -> None:
+    assert (ROLES / "nginx/files/error.html").read_text() == (ROLES / "haproxy/files/error.html").read_text()
