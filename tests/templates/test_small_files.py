@@ -1,9 +1,17 @@
 """The small files: limits, directories, drop-ins, the script that runs at boot, podman's settings."""
 
+import contextlib
+import http.server
+import json
 import os
 import shutil
+import socketserver
 import subprocess
+import sys
+import tempfile
+import threading
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +201,101 @@ def test_it_says_so_when_supervisord_never_answers(script: Path) -> None:
     status, asked, said = run(script, failures=10_000)
     assert (status, said) == (1, "supervisord does not answer\n")
     assert set(asked) == {f"{CONF} pid"}
+
+
+# ---- What keeps the entry point closed at boot ----
+
+
+@pytest.fixture
+def host() -> Iterator[Path]:
+    """A host with a generation of two processes; its own place, for the names of Unix sockets are short."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        generation = place / "opt" / "generations" / "board-1"
+        generation.mkdir(parents=True)
+        (place / "run").mkdir()
+        (generation / "generation.json").write_text(json.dumps({"ports": [8000, 8001]}))
+        (place / "opt" / "current").symlink_to(generation)
+        (place / "await").write_text(
+            render(
+                "tornado_app/usr/local/sbin/await-ready.j2",
+                tornado_app_root=str(place / "opt"),
+                tornado_app_sockets=str(place / "run"),
+            )
+        )
+        yield place
+
+
+@contextlib.contextmanager
+def admin(host: Path, port: int, status: int) -> Iterator[None]:
+    """The admin socket of a process that says a status when it is asked whether it is ready."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/ready"
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+        def address_string(self) -> str:
+            return "a Unix socket"
+
+    server = socketserver.ThreadingUnixStreamServer(str(host / "run" / f"board-1-{port}.sock"), Answer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def awaiting(host: Path, seconds: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, host / "await", seconds], text=True, stderr=subprocess.PIPE)
+
+
+def test_the_entry_point_waits_for_every_process(host: Path) -> None:
+    with awaiting(host, "60") as waiting, admin(host, 8000, 200):
+        # the other has no socket yet, then one behind which it is starting
+        with admin(host, 8001, 503), pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1.5)
+        (host / "run" / "board-1-8001.sock").unlink()
+        with admin(host, 8001, 200):
+            assert waiting.wait(30) == 0
+
+
+def test_it_does_not_wait_for_ever(host: Path) -> None:
+    with admin(host, 8000, 200), awaiting(host, "0.5") as waiting:
+        assert waiting.communicate(timeout=30)[1] == "board-1: not ready after 0.5 s: port 8001\n"
+        assert waiting.returncode == 1
+
+
+def test_it_does_not_wait_for_a_generation_that_is_damaged(host: Path) -> None:
+    (host / "opt" / "current" / "generation.json").write_text("")
+    with awaiting(host, "60") as waiting:
+        said = waiting.communicate(timeout=30)[1]
+    assert waiting.returncode == 1
+    assert said.startswith(f"{host}/opt/current/generation.json: got JSONDecodeError(")
+
+
+def test_it_waits_for_nothing_before_the_first_deploy(host: Path) -> None:
+    (host / "opt" / "current").unlink()
+    with awaiting(host, "60") as waiting:
+        assert waiting.wait(30) == 0
+
+
+def test_only_the_boot_waits() -> None:
+    """Nobody pulls the unit in but the boot, and it orders itself: nginx that is restarted later waits for nothing."""
+    settings = unit("tornado_app/etc/systemd/system/ready.service.j2", tornado_app_boot_before=["nginx.service"])
+    assert settings["Unit.Before"] == ["nginx.service"]
+    assert settings["Install.WantedBy"] == ["multi-user.target"]
+    assert settings["Service.Type"] == ["oneshot"]
+    assert "Service.RemainAfterExit" not in settings
+    (limit,) = settings["Service.TimeoutStartSec"]
+    assert int(limit.rstrip("s")) > int(settings["Service.ExecStart"][0].split()[-1])
 
 
 # ---- podman on a restricted machine ----

@@ -6,15 +6,18 @@ import json
 import re
 import socket
 import subprocess
+import threading
 import time
 import uuid
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import websocket
 from fleet_steps import Step, look
-from fleet_support import Fleet, until
+from fleet_support import Fleet, ask, until
 from proof import Traffic
 from sandbox_support import assert_sandboxed, services
 
@@ -214,21 +217,101 @@ def test_the_balancer_is_in_a_sandbox(fleet: Fleet, settled: Step) -> None:
     assert_sandboxed(services(fleet.host("lb1"), "haproxy")["haproxy"], "haproxy")
 
 
-def test_a_host_that_goes_down_drains(fleet: Fleet, settled: Step) -> None:
-    """nginx takes no more requests, what is under way ends, WebSockets are told; the balancer asks the others."""
-    with Traffic({"balancer": fleet.doors["balancer"]}, rate=150) as traffic:
+# An application that takes its time, and a boot that has the time, however slow this machine is.
+SLOW = """
+cd /etc/systemd/system && mkdir -p eyewall-app-gauge-ready.service.d
+printf '[Service]\\nExecStartPost=-/bin/sleep 6\\n' >supervisor.service.d/eyewall-a-slow.conf
+printf '[Service]\\nTimeoutStartSec=310\\nExecStart=\\nExecStart=/usr/local/sbin/eyewall-app-gauge-await-ready 300\\n' \\
+  >eyewall-app-gauge-ready.service.d/patient.conf
+systemctl daemon-reload
+"""
+QUICK = """
+cd /etc/systemd/system && rm -r supervisor.service.d/eyewall-a-slow.conf eyewall-app-gauge-ready.service.d
+systemctl enable --quiet eyewall-app-gauge-ready && systemctl daemon-reload
+"""
+
+
+@pytest.fixture
+def slow(fleet: Fleet) -> Iterator[None]:
+    """Let the application of app2 start slowly."""
+    fleet.sh("app2", SLOW)
+    yield
+    fleet.sh("app2", QUICK)
+
+
+@contextlib.contextmanager
+def asked(door: str) -> Iterator[Counter[int]]:
+    """Statuses that an entry point gives meanwhile. What it does not take has none."""
+    statuses: Counter[int] = Counter()
+    ended = threading.Event()
+
+    def again() -> None:
+        while not ended.wait(0.02):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                statuses[ask(door, "/")[0]] += 1
+
+    thread = threading.Thread(target=again)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        ended.set()
+        thread.join()
+
+
+def start_again(fleet: Fleet) -> float:
+    """Start app2 again; when it was down, in seconds since the epoch."""
+    subprocess.run(["podman", "stop", "--time", "100", fleet.container("app2")], check=True, capture_output=True)
+    down = time.time()
+    time.sleep(1)
+    subprocess.run(["podman", "start", fleet.container("app2")], check=True, capture_output=True)
+    until(lambda: fleet.host("app2").run("true").rc == 0, "app2 to be back", 60)
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return ask(fleet.doors["app2"], "/")[0] == 200
+        return False
+
+    until(answers, "its entry point", 120)
+    fleet.settle("app2")
+    return down
+
+
+def test_a_host_that_goes_down_drains(fleet: Fleet, settled: Step, slow: None) -> None:
+    """nginx takes no more requests, what is under way ends, WebSockets are told; the balancer asks the others.
+
+    When it is back, its entry point opens when the processes are ready.
+    """
+    with Traffic({"balancer": fleet.doors["balancer"]}, rate=150) as traffic, asked(fleet.doors["app2"]) as statuses:
         time.sleep(2)
-        subprocess.run(["podman", "stop", "--time", "100", fleet.container("app2")], check=True, capture_output=True)
-        down = time.time()
-        time.sleep(1)
-        subprocess.run(["podman", "start", fleet.container("app2")], check=True, capture_output=True)
-        until(lambda: fleet.host("app2").run("true").rc == 0, "app2 to be back", 60)
-        until(lambda: len(fleet.processes("app2")) == 2, "its processes", 60)
+        down = start_again(fleet)
         time.sleep(1)
     assert traffic.report.lost == [], traffic.report.table()
     told = [request for request in traffic.report.requests if request.kind == "WebSocket" and request.fate == "told"]
     assert {request.host for request in told} == {"app2"}, traffic.report.table()
     assert all(request.end < down for request in told)
+    assert set(statuses) == {200}, statuses
+
+
+def test_an_entry_point_that_does_not_wait_says_502(fleet: Fleet, settled: Step, slow: None) -> None:
+    """The control."""
+    fleet.sh("app2", "systemctl disable --quiet eyewall-app-gauge-ready")
+    with asked(fleet.doors["app2"]) as statuses:
+        start_again(fleet)
+    assert statuses[502] > 0, statuses
+
+
+def test_only_a_boot_waits(fleet: Fleet, settled: Step) -> None:
+    started = "systemctl show --property=ExecMainStartTimestampMonotonic eyewall-app-gauge-ready"
+    before = fleet.sh("app2", started)
+    fleet.sh("app2", "supervisorctl -c /etc/supervisor/supervisord.conf stop all")
+    try:
+        fleet.sh("app2", "systemctl restart nginx")
+        assert ask(fleet.doors["app2"], "/")[0] == 502
+        assert fleet.sh("app2", started) == before
+    finally:
+        fleet.sh("app2", "systemctl restart supervisor")
+        fleet.settle("app2")
 
 
 def test_a_host_where_packages_are_upgraded_loses_nothing(fleet: Fleet, settled: Step) -> None:
