@@ -42,7 +42,11 @@ def ready(path):
         return json.loads(connection.getresponse().read())
     except OSError:
         return {}  # a process that was killed leaves its socket
+programs = sorted(path.stem for path in pathlib.Path("/etc/supervisor/conf.d").iterdir())
+# what somebody else has there (molecule/modes)
+others = {name for name in programs if not name.startswith("eyewall-app-")}
 status = [line.split() for line in out("supervisorctl", "-c", "/etc/supervisor/supervisord.conf", "status")]
+status = [words for words in status if words[0].partition(":")[0] not in others]
 running = {words[0]: int(words[3].rstrip(",")) for words in status if words[2:3] == ["pid"]}
 manifests = {"releases": "release.json", "environments": "environment.json", "generations": "generation.json"}
 print(json.dumps({
@@ -55,7 +59,7 @@ print(json.dumps({
     "accounts": sorted(set(map(int, out("pgrep", "-u", "gauge"))) - {
         int(pid) for parent in running.values() for pid in out("pgrep", "-P", str(parent))
     }),
-    "programs": sorted(path.stem for path in pathlib.Path("/etc/supervisor/conf.d").iterdir()),
+    "programs": sorted({*programs} - others),
     "answers": {path.stem: said for path in pathlib.Path("/run/gauge").glob("*.sock") if (said := ready(path).get("state"))},
     "unfinished": sorted(str(path) for pattern in ("*.tar", "*.part", "*/*.part") for path in root.glob(pattern))
         + [str(path) for kind in manifests for path in (root / kind).iterdir()

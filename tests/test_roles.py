@@ -65,7 +65,7 @@ KEYWORDS = {
     "when",
 }
 OWN_MODULES = {path.stem for path in ROLES.glob("*/library/*.py")} | {
-    path.stem for path in (REPOSITORY / "plugins" / "action").glob("*.py")
+    path.stem for path in (REPOSITORY / "plugins").glob("*/*.py")
 }
 
 

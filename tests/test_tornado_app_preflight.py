@@ -71,6 +71,17 @@ def test_what_is_right_passes_and_is_described(look: Callable[..., dict[str, Any
     assert set(result["kernel"]) == {"net.core.somaxconn", "net.ipv4.tcp_migrate_req"}
 
 
+def test_a_second_application_is_refused(look: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "eyewall-app-board.conf").touch()
+    (tmp_path / "shop.conf").touch()
+    assert "msg" not in look()
+    (tmp_path / "eyewall-app-shop.conf").touch()
+    assert (
+        "tornado_app_name: got 'board' on a host that has the application 'shop'; expected 'shop', because a host has one "
+        "application." in look()["msg"]
+    )
+
+
 def test_auto_is_one_process_per_cpu(look: Callable[..., dict[str, Any]]) -> None:
     assert len(look(processes="auto")["ports"]) == len(os.sched_getaffinity(0))
 

@@ -65,9 +65,13 @@ def test_supervisord_comes_back_at_once_and_leaves_its_programs_alone() -> None:
     assert settings["Service.KillMode"] == ["process"]
     assert settings["Service.KillSignal"] == ["SIGKILL"]
     assert settings["Service.ExecReload"] == [""]
-    taken_back, command = settings["Service.ExecStop"]
+    taken_back, command, others = settings["Service.ExecStop"]
     assert taken_back == ""
     assert "in stopping)" in command
+    # what systemd makes of it: the shell's own $ and %
+    assert '[ -e "/etc/supervisor/conf.d/eyewall-app-${name%%:*}.conf" ]' in others.replace("$$", "$").replace(
+        "%%", "%"
+    )
 
 
 @pytest.mark.parametrize("role", SERVICES)

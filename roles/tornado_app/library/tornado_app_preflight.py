@@ -257,6 +257,18 @@ def run_mistakes(params: dict[str, Any]) -> list[str]:
     return found
 
 
+def another_mistake(name: str, directories_file: str) -> list[str]:
+    """Whether this host has another application already, in a sentence: their ports, nginx and memory are of one."""
+    prefix = "eyewall-app-"
+    here = {path.stem.removeprefix(prefix) for path in Path(directories_file).parent.glob(f"{prefix}*.conf")}
+    if not (others := sorted(here - {name})):
+        return []
+    return [
+        f"tornado_app_name: got '{name}' on a host that has the application '{others[0]}'; expected '{others[0]}', because a "
+        "host has one application. Give this one another host."
+    ]
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -299,6 +311,7 @@ def main() -> None:
         mistakes.append(
             f"tornado_app_name is '{params['name']}'; allowed are up to 24 small letters, digits and dashes, a letter first."
         )
+    mistakes += another_mistake(params["name"], params["directories_file"])
     cpus = len(os.sched_getaffinity(0))
     processes = number_of_processes(params["processes"], cpus)
     if processes is None:
