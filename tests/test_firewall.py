@@ -19,6 +19,7 @@ GIVEN: dict[str, Any] = {
     "ssh_ports": [],
     "ssh_from": [],
     "rollback_timeout": 60,
+    "extra_rules": [],
 }
 
 
@@ -26,6 +27,7 @@ GIVEN: dict[str, Any] = {
 def assess(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     """Run the module on a host that has no other firewall, whatever this machine has."""
     monkeypatch.setattr(preflight, "other_firewalls", list)
+    monkeypatch.setattr(preflight, "output", lambda *_: "")
     return lambda **given: run_module(preflight, capsys, **{**GIVEN, **given})
 
 
@@ -146,6 +148,39 @@ def test_another_firewall_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(preflight, "other_firewalls", lambda: ["ip filter INPUT"])
     said = run_module(preflight, capsys, **GIVEN)["msg"]
     assert "where another firewall drops what it does not know (ip filter INPUT); expected one alone." in said
+
+
+# ---- What others reach ----
+
+LISTENING = """
+LISTEN 0      511          0.0.0.0:80        0.0.0.0:*    users:(("nginx",pid=12,fd=6))
+LISTEN 0      128             [::]:22           [::]:*    users:(("sshd",pid=38,fd=4))
+LISTEN 0      511                *:8088            *:*    users:(("java",pid=40,fd=5))
+LISTEN 0      511             [::]:5432         [::]:*
+LISTEN 0      5          127.0.0.1:9090      0.0.0.0:*    users:(("python3",pid=50,fd=3))
+LISTEN 0      4096   127.0.0.53%lo:53        0.0.0.0:*
+LISTEN 0      5              [::1]:631          [::]:*
+LISTEN 0      5 [::ffff:127.0.0.1]:9000            *:*
+""".strip()
+
+
+def test_a_port_that_others_reach_is_not_closed_unasked(assess: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = [""]
+    monkeypatch.setattr(preflight, "output", lambda *words: LISTENING if words[0] == "ss" else loaded[0])
+    assert "firewall_extra_services: got nothing for 80 (nginx), 5432 (a program), 8088 (java) of " in assess()["msg"]
+    told = {"services": [{"port": 80}], "extra_services": [{"port": 5432, "from": ["127.0.0.1"]}]}
+    assert " got nothing for 8088 (java) of " in assess(**told)["msg"]
+    assert assess(**told, extra_rules=["tcp dport { 443, 8088 } accept"])["changed"] is False
+    # once it is there, what is new is closed from its start
+    loaded[0] = "table inet eyewall {}"
+    assert assess()["changed"] is False
+
+
+@pytest.mark.parametrize(
+    "rule", ["tcp dport 80888 accept", "ip saddr 10.0.0.8088 accept", "ip6 saddr 2001:8088::1 accept"]
+)
+def test_a_number_that_has_the_ports_in_it_is_no_port(rule: str) -> None:
+    assert preflight.would_close(LISTENING, {80, 22, 5432}, [rule]) == ["8088 (java)"]
 
 
 # ---- The rules ----

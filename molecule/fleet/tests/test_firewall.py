@@ -130,6 +130,16 @@ def test_it_is_taken_away_alone_and_comes_again(fleet: Fleet) -> None:
     assert off.status == 0, off.output
     assert fleet.sh("app1", "nft list tables") == "table inet others"
     assert DATABASE in knocked(fleet, "app2", "app1")["IPv4"], "a control: it was the firewall"
+    # what others reach is not closed unasked, and what is closed on purpose is named
+    refused = fleet.play("firewall", "--limit", "app1")
+    assert refused.status == 2, refused.output
+    assert f"firewall_extra_services: got nothing for {DATABASE} (python3) of " in refused.text, refused.output
+    assert fleet.sh("app1", "nft list tables") == "table inet others"
+    asked = fleet.play(
+        "firewall", "--limit", "app1", firewall_extra_services=[{"port": DATABASE, "from": ["127.0.0.1"]}]
+    )
+    assert asked.status == 0, asked.output
+    assert DATABASE not in knocked(fleet, "app2", "app1")["IPv4"]
     fleet.sh("lb1", "nft insert rule inet eyewall input tcp dport %s accept", DATABASE)
     on = fleet.play("firewall", "--diff")
     assert on.status == 0, on.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -17,14 +18,15 @@ module: firewall_preflight
 short_description: What the firewall's variables say, in nft's words, or what is wrong with them here
 description:
   - Returns C(let_in), what is to be accepted, and C(tcp_ports), those of the services. Changes nothing.
-  - Refuses rules that would not let in the connection that Ansible has now, and a host on which something else drops
-    packets already.
+  - Refuses rules that would not let in the connection that Ansible has now, a host on which something else drops
+    packets already, and, before the table is there, to close a TCP port on which a program answers others.
 options:
   connection: {type: str, required: true, description: "SSH_CONNECTION of Ansible's own connection: addresses and ports."}
   services: {type: list, elements: dict, required: true, description: "port, protocol, from; without from, everybody."}
   extra_services: {type: list, elements: dict, required: true, description: The same.}
   ssh_ports: {type: list, elements: int, required: true, description: "Ports of SSH; empty for the connection's own."}
   ssh_from: {type: list, elements: str, required: true, description: "Who may speak to SSH; empty for everybody."}
+  extra_rules: {type: list, elements: str, default: [], description: "Rules in nft's words, which may name ports, too."}
   rollback_timeout: {type: int, required: true, description: Seconds until the rules of before come back.}
 """
 
@@ -143,6 +145,19 @@ def other_firewalls() -> list[str]:
     return found + [f"{program} INPUT" for program in programs if "-P INPUT DROP" in output(program, "-S", "INPUT")]
 
 
+def would_close(listening: str, told: set[int], rules: list[str]) -> list[str]:
+    """Ports of what `ss -l -t -p` prints that others reach and nobody has named, each with its program."""
+    found = {}
+    for line in listening.splitlines():
+        where, _, port = line.split()[3].rpartition(":")
+        if where.strip("[]").startswith(("127.", "::1", "::ffff:127.")) or int(port) in told:
+            continue
+        if not any(re.search(rf"(?<![0-9.:]){port}(?![0-9.:])", rule) for rule in rules):
+            program = re.search(r'\("([^"]+)"', line)
+            found[int(port)] = f"{port} ({program[1] if program else 'a program'})"
+    return [found[port] for port in sorted(found)]
+
+
 def assess(given: dict[str, Any]) -> dict[str, Any]:
     """What the variables say, in nft's words. Refuses what cannot work here."""
     if given["rollback_timeout"] not in range(5, 3601):
@@ -156,6 +171,14 @@ def assess(given: dict[str, Any]) -> dict[str, Any]:
             f" ({', '.join(others)}); expected one alone. Turn that one off (ufw: ufw disable), or leave this one off."
         )
     entries = [("tcp", port, ssh_sources) for port in ssh_ports] + offered
+    told = {port for protocol, port, _ in entries if protocol == "tcp"}
+    if not output("nft", "list", "table", *OURS) and (
+        closed := would_close(output("ss", "-H", "-l", "-t", "-n", "-p"), told, given["extra_rules"])
+    ):
+        raise RefusedError(
+            f"firewall_extra_services: got nothing for {', '.join(closed)} of {socket.gethostname()}, which others reach now; "
+            "expected each of them, as in [{port: 8443}], or with from: [127.0.0.1] to close it."
+        )
     return {
         "let_in": [line for entry in entries for line in packets(*entry)],
         "tcp_ports": sorted({port for protocol, port, _ in offered if protocol == "tcp"} - set(ssh_ports)),
@@ -170,6 +193,7 @@ def main() -> None:
             "extra_services": {"type": "list", "elements": "dict", "required": True, "options": SERVICE},
             "ssh_ports": {"type": "list", "elements": "int", "required": True},
             "ssh_from": {"type": "list", "elements": "str", "required": True},
+            "extra_rules": {"type": "list", "elements": "str", "default": []},
             "rollback_timeout": {"type": "int", "required": True},
         },
         supports_check_mode=True,
