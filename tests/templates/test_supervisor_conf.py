@@ -81,6 +81,20 @@ def test_a_process_for_each_port_named_after_it(tmp_path: Path, ports: list[int]
         assert process.stdout_logfile.endswith(f"-{process.name}.log")
 
 
+def test_a_process_that_ends_has_ended_before_supervisord_kills_it(tmp_path: Path) -> None:
+    """One that is killed tells nothing that it started, and leaves no stack of what it hangs in."""
+    runner = REPOSITORY / "runner" / "src" / "eyewall"
+    seconds = {
+        name: float(value)
+        for file in ("watchdog.py", "children.py")
+        for name, value in re.findall(r"(?m)^([A-Z_]+) = ([\d.]+)", (runner / file).read_text())
+    }
+    assert seconds["EXIT_SECONDS"] > seconds["GRACE"] + seconds["GONE_SECONDS"], "what it started has its time to end"
+    last = seconds["EXIT_SECONDS"] + seconds["GONE_SECONDS"] + 0.5
+    for process in processes(tmp_path, tornado_app_drain=45):
+        assert 45 + last < process.stopwaitsecs
+
+
 def test_a_process_has_what_the_handover_wants(tmp_path: Path) -> None:
     drain = 45
     for process in processes(tmp_path, tornado_app_drain=drain, tornado_app_log_max_bytes=5000):

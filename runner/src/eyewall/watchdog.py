@@ -23,7 +23,9 @@ from eyewall import children
 log = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds
-EXIT_SECONDS = 10.0
+# How long a process may take to end once it has drained. With what the last resort takes it is less than the 10 s after which
+# supervisord kills it, when nothing that the process started would be told to end first.
+EXIT_SECONDS = 8.0
 # Frames of a stack that are shown from each of its ends. Python's default limit of recursion is 1,000.
 EDGE = 1000
 # Seconds in which no other thread has its turn, while stacks are read. Each thread that is busy may take as long before.
@@ -149,7 +151,7 @@ def limit_exit() -> None:
     """Give the interpreter a time to exit in: it waits for every thread, and a thread may hang for ever."""
     exit_in(EXIT_SECONDS, 1, f"{EXIT_SECONDS:g} s after its end the process is still here; it is ended")
     # At the very end the interpreter runs no other thread.
-    faulthandler.dump_traceback_later(EXIT_SECONDS + LAST_RESORT, exit=True)
+    faulthandler.dump_traceback_later(EXIT_SECONDS + children.GONE_SECONDS + 0.5, exit=True)
 
 
 def exit_in(seconds: float, status: int, why: str, first: Callable[[], object] | None = None) -> threading.Timer:
