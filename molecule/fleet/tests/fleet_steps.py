@@ -21,28 +21,36 @@ def started(pid):
     # proc_pid_stat(5), field 22, in ticks since boot
     return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
+def alive(processes):
+    for name, pid in processes.items():
+        try:
+            yield name, pid, BOOT + started(pid)
+        except OSError:
+            pass  # it has ended since it was listed: a deploy may be under way
+
 def doors():
     for place in Path("/proc").glob("[0-9]*"):
         try:
             if (name := (place / "comm").read_text().strip()) in ("nginx", "haproxy"):
                 yield f"{name} {place.name} {started(place.name)}"
         except OSError:
-            pass  # it ended meanwhile
+            pass  # the same
 
 look = {"doors": sorted(doors())}
 root = Path("/opt/gauge")
 if root.exists():
     words = ["supervisorctl", "-c", "/etc/supervisor/supervisord.conf", "status"]
     status = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
-    running = {words[0]: int(words[3].rstrip(",")) for words in map(str.split, status) if words[1] == "RUNNING"}
+    listed = {words[0]: int(words[3].rstrip(",")) for words in map(str.split, status) if words[1] == "RUNNING"}
+    running = list(alive(listed))
     manifest = json.loads((root / "current/generation.json").read_text())
     staged = [path for kind in ("releases", "environments", "static") for path in (root / kind).iterdir()]
     look |= {
         "generation": manifest["generation"],
         "release": manifest["release"],
         "settings": json.loads((root / "current/settings.json").read_text()),
-        "processes": running,
-        "started": {name: BOOT + started(pid) for name, pid in running.items()},
+        "processes": {name: pid for name, pid, _ in running},
+        "started": {name: when for name, _, when in running},
         "staged": {str(path): [path.stat().st_ino, path.stat().st_mtime] for path in staged},
         "records": [json.loads(line) for line in (root / "deploys.jsonl").read_text().splitlines()],
     }
