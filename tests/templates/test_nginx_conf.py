@@ -680,7 +680,9 @@ def test_an_nginx_that_is_about_to_stop_tells_balancers_and_answers_everybody_el
 
 def test_each_of_its_own_answers_has_a_page(http: Block, server: Block) -> None:
     texts = load_yaml(ROLES / "nginx" / "vars" / "main.yml")["__nginx_error_texts"]
-    every, too_large = http.all("error_page")
+    # of the site alone: a site of somebody else's has no such pages
+    assert not http.has("error_page")
+    every, too_large = server.all("error_page")
     assert every == [*map(str, texts), "/.eyewall/error.$error_format"]
     assert too_large == ["494", "=431", "/.eyewall/error.$error_format"], (
         "nginx' own number for a head that is too large"
