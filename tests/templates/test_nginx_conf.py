@@ -113,7 +113,6 @@ def test_http_setting(http: Block, directive: str, value: str) -> None:
 
 def test_sites_of_others_are_read_after_ours(http: Block) -> None:
     assert http.all("include") == [
-        ["/etc/nginx/mime.types"],
         ["/etc/nginx/conf.d/*.conf"],
         ["/etc/nginx/sites-enabled/*"],
     ]
