@@ -126,6 +126,13 @@ def make_parser() -> argparse.ArgumentParser:
         "0: no limit (default: %(default)s)",
     )
     add(
+        "--core",
+        choices=("eyewall", "tornado"),
+        default="eyewall",
+        help="what reads requests and writes answers: the runner's own code, or Tornado's, which costs more "
+        "(default: %(default)s)",
+    )
+    add(
         "--processes",
         type=_number,
         default=1,

@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             watchdog=given.watchdog,
             backlog=given.backlog,
             limits=Limits(given.max_buffered_body, given.min_body_rate),
+            core=given.core,
             debug=given.debug,
             fixed=fixed,
         )

@@ -10,6 +10,8 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -24,9 +26,9 @@ LEAVES = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class Crowd:
-    """Be the `IOLoop` of many streams: watch them by an epoll(7), which the loop itself watches.
+    """Be the `IOLoop` of many streams, and the loop of many connections: watch them by an epoll(7).
 
-    What a client sends is handled as soon as it is seen. A client that has left can wait: `SLICE` of them have their turn
+    The loop itself watches that one. What a client sends is handled as soon as it is seen. A client that has left can wait: `SLICE` of them have their turn
     when the others have been seen. Everything else is the `IOLoop`'s.
     """
 
@@ -43,6 +45,8 @@ class Crowd:
         self._queue: deque[int] = deque()
         self._more = self._ending = False
         self._turns = 0
+        # Of connections, which have no handler but a reader and a writer, as the loop has them
+        self._callbacks: dict[int, dict[int, Callable[[], object]]] = {}
         hide_file(self._epoll.fileno())
         self._loop.add_reader(self._epoll.fileno(), self._look)
 
@@ -81,6 +85,43 @@ class Crowd:
             self._epoll.modify(number, events | more)
         else:
             self._epoll.register(number, events | more)
+
+    # What a connection calls, as it would call the loop
+
+    def add_reader(self, number: int, callback: Callable[[], object]) -> None:
+        self._add(number, self.READ, callback)
+
+    def add_writer(self, number: int, callback: Callable[[], object]) -> None:
+        self._add(number, self.WRITE, callback)
+
+    def remove_reader(self, number: int) -> None:
+        self._remove(number, self.READ)
+
+    def remove_writer(self, number: int) -> None:
+        self._remove(number, self.WRITE)
+
+    def _add(self, number: int, event: int, callback: Callable[[], object]) -> None:
+        callbacks = self._callbacks.setdefault(number, {})
+        # as in the loop, each has its own context
+        callbacks[event] = partial(copy_context().run, callback)
+        if number in self._handlers:
+            self.update_handler(number, sum(callbacks))
+        else:
+            self.add_handler(number, self._call, sum(callbacks))
+
+    def _remove(self, number: int, event: int) -> None:
+        callbacks = self._callbacks[number]
+        callbacks.pop(event, None)
+        if callbacks:
+            self.update_handler(number, sum(callbacks))
+        else:
+            del self._callbacks[number]
+            self.remove_handler(number)
+
+    def _call(self, number: int, events: int) -> None:
+        for event in (self.READ, self.WRITE):
+            if events & event and (callback := self._callbacks.get(number, {}).get(event)):
+                callback()
 
     # What the loop calls
 

@@ -14,11 +14,11 @@ import re
 from typing import Any, cast
 
 from tornado.http1connection import HTTP1Connection
-from tornado.httputil import HTTPHeaders, _normalize_header
+from tornado.httputil import HTTPHeaders, RequestStartLine, _normalize_header, parse_request_start_line
 
 # RFC 9110, 5.6.2: token; 5.5: field-value, with obs-text, as Tornado has it. Nothing here backtracks (``++``, ``*+``), and a
 # line is tried where a line begins alone (``^``), so a head takes time in proportion to its length, whatever it is.
-_REQUEST_LINE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++ [!-~\x80-\xff]++ HTTP/1\.[01]\r\n")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]++) ([!-~\x80-\xff]++) (HTTP/1\.[01])\r\n")
 _FIELD = re.compile(
     r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]++): (?![\t ])([\t -~\x80-\xff]*+)(?<![\t ])\r\n",
     re.MULTILINE,
@@ -28,16 +28,12 @@ _PUNCTUATION = len(": \r\n")
 _knows_headers = vars(HTTPHeaders()).keys() == {"_as_list", "_combined_cache"}
 
 
-def split_head(data: bytes) -> tuple[str, HTTPHeaders]:
-    """Return the start line and the headers of `data`, a head with the empty line that ends it.
-
-    This is ``HTTP1Connection._parse_headers``, and can be put in its place. Raises `tornado.httputil.HTTPInputError` if a header
-    is malformed; nobody has looked at the start line then.
-    """
+def well_formed(data: bytes) -> tuple[RequestStartLine, HTTPHeaders] | None:
+    """Return the start line and the headers of a head that is strictly well-formed, None of any other `data`."""
     text = data.decode("latin1")
     line = _REQUEST_LINE.match(text)
     if line is None or not _knows_headers:
-        return _by_tornado(data)
+        return None
     end = line.end()
     by_name: dict[str, list[str]] = {}
     left = len(text) - end - 2  # bytes that belong to no line yet
@@ -49,12 +45,28 @@ def split_head(data: bytes) -> tuple[str, HTTPHeaders]:
         else:
             by_name[normalized] = [value]
     if left or not text.endswith("\r\n"):
-        return _by_tornado(data)
+        return None
     headers = HTTPHeaders.__new__(HTTPHeaders)
     headers._as_list = by_name
     headers._combined_cache = {}  # it is filled when a value is asked for
-    return text[: end - 2], headers
+    return RequestStartLine(*line.groups()), headers
 
 
-def _by_tornado(data: bytes) -> tuple[str, HTTPHeaders]:
-    return HTTP1Connection._parse_headers(cast(Any, None), data)
+def parse_head(data: bytes) -> tuple[RequestStartLine, HTTPHeaders]:
+    """Return the start line and the headers of `data`, a head with the empty line that ends it, as Tornado parses them.
+
+    Raises `tornado.httputil.HTTPInputError` if it is malformed.
+    """
+    line, headers = HTTP1Connection._parse_headers(cast(Any, None), data)
+    return parse_request_start_line(line), headers
+
+
+def split_head(data: bytes) -> tuple[str, HTTPHeaders]:
+    """Do as ``HTTP1Connection._parse_headers``, in whose place this can be put; Tornado parses the start line then.
+
+    Raises `tornado.httputil.HTTPInputError` if a header is malformed.
+    """
+    parsed = well_formed(data)
+    if parsed is None:
+        return HTTP1Connection._parse_headers(cast(Any, None), data)
+    return " ".join(parsed[0]), parsed[1]

@@ -51,6 +51,7 @@ class Options:
     watchdog: float
     backlog: int
     limits: Limits
+    core: str
     debug: bool
     fixed: Mapping[str, bool]
 
@@ -81,7 +82,7 @@ class Process:
         keep_versions_honest()
         # what a `Server` is given
         self.parts: Mapping[str, Any] = {
-            "traffic": self.traffic, "proxies": self.proxies, "door": self.door, "limits": options.limits,
+            "traffic": self.traffic, "proxies": self.proxies, "door": self.door, "limits": options.limits, "core": options.core,
         }  # fmt: skip
         self._status = Status(
             servers=self.servers,

@@ -1,9 +1,8 @@
-"""The seam: with `eyewall.stream`, the only module that knows which HTTP server core is underneath.
+"""The servers of a process: Tornado's `HTTPServer` with what production needs of one.
 
-`Server` is Tornado's own `HTTPServer` (its HTTP/1 core unchanged) with what a production process needs
-of a core: counts, trusted headers, a request id, an accept queue that is emptied, connections that end
-with their next answer, WebSockets that can be told. `eyewall.drain`, `eyewall.admin` and
-`eyewall.metrics` use only its public methods, so another core needs another `Server` and nothing else.
+`Server` has counts, trusted headers, a request id, an accept queue that is emptied, connections that end with their next
+answer, WebSockets that can be told. `eyewall.drain`, `eyewall.admin` and `eyewall.metrics` use only its public methods. What is
+beneath it is `eyewall.connection`, or Tornado's own core (`eyewall.tornado_core`).
 
 Tornado's `HTTPServer` is a `Configurable`: its own way to put another class beneath a program that makes
 its servers itself. `eyewall.program` puts `ProgramServer` there::
@@ -11,52 +10,40 @@ its servers itself. `eyewall.program` puts `ProgramServer` there::
     ProgramServer.defaults = {"place": …, "traffic": …, "proxies": …, "door": …}
     HTTPServer.configure(ProgramServer)
 
-Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCPServer._sockets``,
-``_handlers``, ``_stopped``, ``_pending_sockets``, ``_handle_connection``; ``HTTPServer._connections``;
-``HTTP1Connection._disconnect_on_finish``, ``_finish_future``, ``_request_start_line``, ``_request_headers``,
-``_response_start_line``, ``_parse_headers``; ``_HandlerDelegate.stream_request_body``, ``_RoutingDelegate.delegate``.
+Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCPServer._sockets``, ``_handlers``, ``_stopped``,
+``_pending_sockets``, ``_handle_connection``; ``HTTPServer._connections``; ``httpserver._HTTPRequestContext``.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
-import secrets
 import socket
-import sys
 import weakref
-from asyncio import Future
 from collections import deque
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from itertools import count
 from time import perf_counter
 from typing import Any, ClassVar, Protocol, cast
 
-from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
-from tornado.httpserver import HTTPServer
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPMessageDelegate,
-    HTTPServerConnectionDelegate,
-    RequestStartLine,
-    ResponseStartLine,
-)
-from tornado.iostream import IOStream, UnsatisfiableReadError
+from tornado.httpserver import HTTPServer, _HTTPRequestContext
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate
+from tornado.iostream import IOStream
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
 from eyewall.answers import for_proxies
-from eyewall.bodies import LOOKS, WINDOW, Body, Limits, answerer, declared, streams
+from eyewall.bodies import LOOKS, WINDOW, Body, Limits
 from eyewall.children import hide
-from eyewall.context import request_id
+from eyewall.connection import Connection, Surroundings
 from eyewall.crowd import FEW, SLICE, Crowd
 from eyewall.door import Door
-from eyewall.head import split_head
+from eyewall.exchange import Exchange
 from eyewall.log import log_request
-from eyewall.proxies import HEADERS, Proxies
+from eyewall.proxies import Proxies
 from eyewall.stream import Stream
-from eyewall.traffic import NO_ANSWER, Traffic
+from eyewall.tornado_core import TornadoExchange
+from eyewall.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -65,18 +52,14 @@ SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
 # a connection to be closed, and for nginx then a process that does not answer (502). The role's nginx takes twice 64 KB at most.
 HEAD = 192 * 1024
 IDLE_CHECKS = 20  # in the time that a connection may be idle
-BODY = frozenset(("Content-Length", "Transfer-Encoding"))  # headers that announce one
-
-# An id that is unique across processes for the price of a counter.
-_id_prefix = secrets.token_hex(8)
-_id_numbers = count(1)
 
 
 class Server(HTTPServer):
     """Tornado's HTTP server, watched.
 
     Takes what `HTTPServer` takes, and `traffic` (where to count), `proxies` (whose headers are believed), `door` (what accepts
-    connections) and `limits` (of bodies). Whether ``xheaders`` is given or not: headers of the peers in `proxies` are believed,
+    connections), `limits` (of bodies) and `core` (``eyewall``, or ``tornado`` for Tornado's own).
+    Whether ``xheaders`` is given or not: headers of the peers in `proxies` are believed,
     of others never. ``trusted_downstream`` is skipped in ``X-Forwarded-For``, as Tornado does.
     """
 
@@ -89,14 +72,21 @@ class Server(HTTPServer):
         self.proxies = proxies.skipping(kwargs.get("trusted_downstream") or ())
         self.door: Door = kwargs.pop("door", None) or Door(self.traffic)
         self.limits: Limits = kwargs.pop("limits", None) or Limits()
+        # Whoever handles streams differently gets them.
+        self._own_core = (
+            kwargs.pop("core", "eyewall") == "eyewall"
+            and not kwargs.get("ssl_options")
+            and type(self).handle_stream is HTTPServer.handle_stream
+        )
+        self._surroundings: Surroundings | None = None
         self.draining = False
         self.own_sockets: list[socket.socket] = []
         self._listeners: dict[int, socket.socket] = {}
-        self.bodies: dict[_Exchange, Body] = {}
-        self._watching = False
-        self._lingering: set[asyncio.Task[None]] = set()
+        self.bodies: dict[Exchange, Body] = {}
+        self._watching = self._sweeping = False
+        self.lingering: set[asyncio.Task[None]] = set()
         self._crowd: Crowd | None = None
-        self._exchanges: dict[object, _Exchange] = {}
+        self._exchanges: dict[object, Exchange] = {}
         # A stream that an application took over (a WebSocket, as a rule) has left _connections.
         self._detached: weakref.WeakKeyDictionary[IOStream, weakref.ref[WebSocketHandler] | None] = (
             weakref.WeakKeyDictionary()
@@ -118,13 +108,10 @@ class Server(HTTPServer):
     def open(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on `sockets`, more of them with each call, unless the server was stopped before it began."""
         if not self._stopped:
-            idle_checks = bool(self._listeners)
             for listener in sockets:
                 hide(listener)
                 self._listeners[listener.fileno()] = listener
                 self._handlers[listener.fileno()] = self.door.add(listener, self._handle_connection)
-            if not idle_checks:
-                self._close_idle()
 
     @property
     def stopped(self) -> bool:
@@ -133,7 +120,7 @@ class Server(HTTPServer):
     @property
     def connections(self) -> int:
         """Open connections, WebSockets and those that linger included."""
-        return len(self._connections) + len(self._open_streams()) + len(self._lingering)
+        return len(self._connections) + len(self._open_streams()) + len(self.lingering)
 
     @property
     def websockets(self) -> int:
@@ -170,6 +157,10 @@ class Server(HTTPServer):
             else:
                 listener.close()
         self._listeners.clear()
+        for fd, listener in self._sockets.items():  # that `add_sockets` of `HTTPServer` listens on
+            if (remove := self._handlers.pop(fd, None)) is not None:
+                remove()
+                listener.close()
         for connection, address in taken:
             self._handle_connection(connection, address)
 
@@ -177,10 +168,8 @@ class Server(HTTPServer):
         """Let every connection end with its next answer, which says ``Connection: close``.
 
         No idle connection is closed: its client may be sending a request this moment, which would be lost.
-        HTTP1Connection decides when a request's headers arrive whether it is the last; the requests
-        that are past that point are told here, if the headers of their answer have yet to be written. After
-        that it is too late to say so, and a close that was not announced is the loss we avoid: such a
-        connection has one more request.
+        An answer whose headers were written cannot say so any more, and a close that was not announced is the loss
+        we avoid: such a connection has one more request.
         """
         self.draining = True
         self._untold.extend(reference for reference in self._detached.values() if reference is not None)
@@ -218,20 +207,20 @@ class Server(HTTPServer):
     def _close_idle(self) -> None:
         """Close each connection that has sent no whole head of a request for ``idle_connection_timeout``; again later."""
         long_ago = perf_counter() - self._idle_seconds
-        idle = (one for one in self._exchanges.values() if not one.started and one.ended < long_ago)
-        self._close_some(list(idle), long_ago)
-        if self._exchanges or not self._stopped:
-            asyncio.get_running_loop().call_later(self._idle_seconds / IDLE_CHECKS, self._close_idle)
+        idle = [item for item in self._exchanges.items() if not item[1].started and item[1].ended < long_ago]
+        self._close_some(idle, long_ago)
+        self._sweeping = bool(self._exchanges)
+        if self._sweeping:
+            asyncio.get_running_loop().call_later(self._idle_seconds / IDLE_CHECKS, _sweep, weakref.ref(self))
 
-    def _close_some(self, idle: "list[_Exchange]", long_ago: float) -> None:
-        for exchange in idle[:SLICE]:
-            stream = cast(IOStream | None, exchange.connection.stream)
-            if stream is not None and not exchange.started and exchange.ended < long_ago:  # still
-                stream.close()
+    def _close_some(self, idle: list[tuple[Any, Exchange]], long_ago: float) -> None:
+        for connection, exchange in idle[:SLICE]:
+            if connection in self._exchanges and not exchange.started and exchange.ended < long_ago:  # still
+                connection.stream.close()
         if rest := idle[SLICE:]:
             asyncio.get_running_loop().call_soon(self._close_some, rest, long_ago)
 
-    def watch(self, exchange: "_Exchange", body: Body) -> None:
+    def watch(self, exchange: Exchange, body: Body) -> None:
         """Watch a body until it is complete: it must not come more slowly than the limit."""
         self.bodies[exchange] = body
         if not self._watching and self.limits.rate:
@@ -241,8 +230,8 @@ class Server(HTTPServer):
     def _watch_bodies(self) -> None:
         now = perf_counter()
         for exchange, body in list(self.bodies.items()):
-            stream = cast(IOStream | None, exchange.connection.stream)
-            if stream is None or not stream.reading():
+            stream = exchange.request and exchange.request.stream
+            if not stream or not stream.reading():
                 body.forgive(now)  # the application has yet to take what came
             elif body.is_slow(self.limits.rate, now):
                 exchange.refuse(HTTPStatus.REQUEST_TIMEOUT, f"less than {self.limits.rate} bytes of a body per second")
@@ -250,54 +239,95 @@ class Server(HTTPServer):
         if self._watching:
             asyncio.get_running_loop().call_later(WINDOW / LOOKS, self._watch_bodies)
 
-    # What Tornado's core calls
+    # What the core calls
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         if self.ssl_options is not None:
             super()._handle_connection(connection, address)
+        elif self._own_core:
+            self._serve(connection, address)
         else:
             stream = Stream(
                 connection,
                 max_buffer_size=self.max_buffer_size,
                 read_chunk_size=self.read_chunk_size,
-                lingering=self._lingering,
+                lingering=self.lingering,
             )
-            if len(self._connections) + len(self._detached) >= FEW:
-                self._crowd = self._crowd or Crowd()
-                stream.io_loop = cast(Any, self._crowd)
+            if (crowd := self._join()) is not None:
+                stream.io_loop = cast(Any, crowd)
             self.handle_stream(stream, address)
+
+    def _join(self) -> Crowd | None:
+        """Return the crowd that the next connection is one of, if there are many."""
+        if len(self._connections) + len(self._detached) < FEW:
+            return None
+        self._crowd = self._crowd or Crowd()
+        return self._crowd
+
+    def _serve(self, connected: socket.socket, address: Any) -> None:
+        loop = asyncio.get_running_loop()
+        around = self._surroundings
+        if around is None or around.loop is not loop:
+            around = self._surroundings = Surroundings(self, loop)
+        connected.setblocking(False)
+        if connected.family != socket.AF_UNIX:
+            with contextlib.suppress(OSError):  # its client has left already
+                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream: Any = _Accepted(connected)
+        context = _HTTPRequestContext(stream, address, self.protocol, self.trusted_downstream)
+        exchange = Exchange(self, context)
+        connection = Connection(self, around, connected, context=context, events=exchange, crowd=self._join())
+        self._connections.add(cast(Any, connection))
+        self._add_exchange(connection, exchange)
+
+    def _add_exchange(self, server_conn: object, exchange: Exchange) -> None:
+        self._exchanges[server_conn] = exchange
+        if not self._sweeping:
+            self._close_idle()
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Get ready for the next request of a connection; the one before has ended."""
+        delegate = super().start_request(server_conn, request_conn)
+        if isinstance(server_conn, Connection):
+            return delegate
         exchange = self._exchanges.get(server_conn)
         if exchange is None:
-            exchange = self._exchanges[server_conn] = _Exchange(self, cast(Any, request_conn).context)
-        else:
-            exchange.end()
-        exchange.connection = cast(HTTP1Connection, request_conn)
-        setattr(request_conn, "_parse_headers", split_head)  # noqa: B010 - mypy wants no assignment to a method
-        exchange.delegate = super().start_request(server_conn, request_conn)
+            exchange = TornadoExchange(self, cast(Any, request_conn).context)
+            self._add_exchange(server_conn, exchange)
+        cast(TornadoExchange, exchange).start(server_conn, request_conn, delegate)
         return exchange
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
-        exchange = self._exchanges.pop(server_conn, None)
-        if exchange is None:
-            return
-        self.traffic.malformed += exchange.malformed
-        exchange.end()
-        if cast(IOStream | None, exchange.connection.stream) is None:
-            handler = exchange.websocket()
-            stream = cast(HTTP1ServerConnection, server_conn).stream
-            reference = self._detached[stream] = None if handler is None else weakref.ref(handler)
-            if self.draining and reference is not None:
-                self._untold.append(reference)
+        if (exchange := self._exchanges.pop(server_conn, None)) is not None:
+            exchange.closed()
+
+    def add_detached(self, stream: IOStream, handler: "weakref.ref[WebSocketHandler] | None") -> None:
+        """Count a connection that an application has taken over; a WebSocket is told when the server drains."""
+        self._detached[stream] = handler
+        if self.draining and handler is not None:
+            self._untold.append(handler)
 
     def _open_streams(self) -> list[IOStream]:
         # The application may hold on to a stream that was closed, so weak references are not enough.
         for stream in [stream for stream in self._detached if stream.closed()]:
             del self._detached[stream]
         return list(self._detached)
+
+
+def _sweep(reference: "weakref.ref[Server]") -> None:
+    # A timer of the loop would keep a server whose program has forgotten it.
+    if (server := reference()) is not None:
+        server._close_idle()
+
+
+class _Accepted:
+    """What a context of Tornado's wants to know of a stream."""
+
+    __slots__ = ("socket",)
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
 
 
 class Place(Protocol):
@@ -424,208 +454,3 @@ class Servers(list[Server]):
     async def cut(self) -> None:
         for server in self:
             await server.cut()
-
-
-class _Exchange(HTTPMessageDelegate):
-    """The request that a connection is at: one object per connection, used for one request after the other.
-
-    This is the hot path: it runs for every request. Tornado tells nobody that an answer is complete, but
-    it asks for the next request then; so a request is counted when the next one is asked for, or when
-    the connection ends. No method of the core is wrapped.
-    """
-
-    __slots__ = (
-        "connection", "context", "delegate", "ended", "forwarded", "has_body", "method", "server", "started", "trusted",
-    )  # fmt: skip
-
-    connection: HTTP1Connection
-    delegate: HTTPMessageDelegate
-
-    def __init__(self, server: Server, context: Any) -> None:
-        self.server = server
-        self.context = context
-        self.trusted = server.proxies.trusts(context.remote_ip)
-        self.forwarded = False
-        self.has_body = False
-        self.method = ""
-        # perf_counter() when the request's headers were read; 0: none since the last answer.
-        self.started = 0.0
-        # perf_counter() of the last answer's end, or of the connection's begin
-        self.ended = perf_counter()
-
-    def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> Awaitable[None] | None:
-        server = self.server
-        self.started = perf_counter()
-        self.method = cast(RequestStartLine, start_line).method
-        server.traffic.in_flight += 1
-        # One pass in C over the names, instead of five lookups.
-        believed = self.trusted and not HEADERS.isdisjoint(headers)
-        identity = self.believe(headers) if believed else None
-        # The handler's task is made from here, and so inherits it.
-        request_id.set(identity or f"{_id_prefix}{next(_id_numbers):08x}")
-        if server.draining:
-            if _upgrades(headers):
-                _close_unless_upgraded(self.connection)
-            else:
-                _forget_keep_alive(headers)
-        if BODY.isdisjoint(headers) or headers.get("Content-Length") == "0":
-            return self.delegate.headers_received(start_line, headers)
-        self.has_body = True
-        self._set_unread(True)
-        # The handler of a stream begins now; any other is found now, and begins when the body is complete.
-        prepared = self.delegate.headers_received(start_line, headers)
-        self.expect(headers)
-        return prepared
-
-    def believe(self, headers: HTTPHeaders) -> str | None:
-        """Take over what a trusted peer says; return its id of the request, if any."""
-        proxies, context = self.server.proxies, self.context
-        self.forwarded = True
-        client = proxies.client(headers)
-        if client is not None:
-            context.remote_ip = client
-        scheme = proxies.scheme(headers)
-        if scheme is not None:
-            context.protocol = scheme
-        return proxies.request_id(headers)
-
-    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        if (body := self.server.bodies.get(self)) is not None:
-            body.received += len(chunk)
-            if body.memory and body.received > body.memory:
-                self.refuse_size(body.received)
-                return None
-        return self.delegate.data_received(chunk)
-
-    def finish(self) -> None:
-        if self.has_body:
-            self.forget_body()
-        self.delegate.finish()
-
-    def on_connection_close(self) -> None:
-        self.delegate.on_connection_close()
-
-    def expect(self, headers: HTTPHeaders) -> None:
-        """Refuse a body that is too large to be held, before it is read; watch any other while it comes."""
-        server, client = self.server, self.context.remote_ip
-        memory = 0
-        if (most := server.limits.most) and not self.streams():
-            length = declared(headers.get("Content-Length", ""))
-            memory = most if length is None else length
-            if memory > most:
-                self.refuse_size(memory)
-                return
-            held = sum(body.memory for body in server.bodies.values() if body.client == client)
-            if held + memory > server.limits.share:
-                self.refuse(HTTPStatus.TOO_MANY_REQUESTS, f"{held} bytes are held already for bodies of this client")
-                return
-        server.watch(self, Body(client, memory, self.started))
-
-    def streams(self) -> bool:
-        """Tell whether the application takes the body as it comes, and not as a whole."""
-        # a function gets complete requests
-        return isinstance(self.server.request_callback, HTTPServerConnectionDelegate) and streams(self.delegate)
-
-    def refuse_size(self, size: int) -> None:
-        self.refuse(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"{size} bytes of a body are more than --max-buffered-body ({self.server.limits.most}), "
-            "and what answers does not stream it (tornado.web.stream_request_body)",
-        )
-
-    def refuse(self, status: HTTPStatus, why: str) -> None:
-        """Answer instead of the application, unless it has begun to, and end the connection."""
-        connection, line = self.connection, self.connection._request_start_line
-        self.server.bodies.pop(self, None)
-        log.warning("%d %s %s (%s): %s", status, self.method, line and line.path, self.context.remote_ip, why)
-        if connection._response_start_line is not None:
-            connection.close()
-            return
-        text = b"" if self.method == "HEAD" else f"{status.value} {status.phrase}\n".encode()
-        headers = HTTPHeaders({"Content-Type": "text/plain", "Content-Length": str(len(text)), "Connection": "close"})
-        # What is left of the body is read and thrown away by the core, until the answer is sent.
-        connection.set_max_body_size(sys.maxsize)
-        connection.write_headers(ResponseStartLine("HTTP/1.1", status, status.phrase), headers, text)
-        connection.finish()
-
-    def forget_body(self) -> None:
-        self.has_body = False
-        self.server.bodies.pop(self, None)
-        self._set_unread(False)
-
-    def _set_unread(self, unread: bool) -> None:
-        if isinstance(stream := self.connection.stream, Stream):
-            stream.unread = unread
-
-    @property
-    def malformed(self) -> bool:
-        """Whether the connection ended with what is no head of a request.
-
-        The core closes its end of it then, which it does to no connection that waits for a request; or, where a head is too
-        long, the stream closes itself.
-        """
-        connection = self.connection
-        return not self.started and (
-            connection._finish_future.done() or isinstance(connection.stream.error, UnsatisfiableReadError)
-        )
-
-    def end(self) -> None:
-        """Count the request, if there was one."""
-        if self.has_body:
-            self.forget_body()
-        if self.started:
-            line = self.connection._response_start_line
-            traffic = self.server.traffic
-            traffic.in_flight -= 1
-            self.ended = perf_counter()
-            traffic.count(self.method, NO_ANSWER if line is None else line.code, self.ended - self.started)
-            self.started = 0.0
-            request_id.set("-")
-            if self.forwarded:
-                # A peer's word counts for one request (HTTPServer's _ProxyAdapter does the same).
-                self.forwarded = False
-                self.context._unapply_xheaders()
-
-    def end_keep_alive(self) -> None:
-        connection = self.connection
-        headers = connection._request_headers
-        if self.started and connection._response_start_line is None and headers:
-            if _upgrades(headers):
-                _close_unless_upgraded(connection)
-            else:
-                connection._disconnect_on_finish = True
-                _forget_keep_alive(headers)
-
-    def websocket(self) -> WebSocketHandler | None:
-        """Return the handler if it is a WebSocket's."""
-        handler = getattr(answerer(self.delegate), "handler", None)
-        return handler if isinstance(handler, WebSocketHandler) else None
-
-
-def _upgrades(headers: HTTPHeaders) -> bool:
-    return "Upgrade" in headers and headers["Upgrade"].lower() == "websocket"
-
-
-def _close_unless_upgraded(connection: HTTP1Connection) -> None:
-    """Let a connection end with its answer, unless that is the begin of another protocol.
-
-    With ``_disconnect_on_finish`` the core writes "Connection: close" over "Connection: Upgrade", and hangs up. A WebSocket is
-    told 1012 like any other. Whether it becomes one is known when the answer is written.
-    """
-    write = connection.write_headers
-
-    def write_headers(
-        start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None = None
-    ) -> "Future[None]":
-        connection._disconnect_on_finish = cast(ResponseStartLine, start_line).code != 101
-        return write(start_line, headers, chunk)
-
-    setattr(connection, "write_headers", write_headers)  # noqa: B010 - mypy wants no assignment to a method
-
-
-def _forget_keep_alive(headers: HTTPHeaders) -> None:
-    """Keep write_headers from answering ``Keep-Alive`` to an HTTP/1.0 client, which it does come what may."""
-    if headers.get("Connection", "").lower() == "keep-alive":
-        del headers["Connection"]

@@ -65,7 +65,7 @@ class Stream(IOStream):
         """Close the connection, also where a child that C code forked has a copy of it."""
         if self.unread:
             connection, self.socket = self.socket, None  # type: ignore[assignment]
-            task = asyncio.get_running_loop().create_task(_linger(connection))
+            task = asyncio.get_running_loop().create_task(linger(connection))
             self._lingering.add(task)
             task.add_done_callback(self._lingering.discard)
             return
@@ -85,7 +85,8 @@ class Stream(IOStream):
             super()._handle_read()
 
 
-async def _linger(connection: socket.socket) -> None:
+async def linger(connection: socket.socket) -> None:
+    """Close a connection for writing, and for reading when its peer has closed it too, or after `LINGER` seconds."""
     with connection, contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(TimeoutError):
