@@ -48,7 +48,7 @@ from tornado.log import app_log, gen_log
 
 from eyewall.crowd import Crowd
 from eyewall.head import parse_head, well_formed
-from eyewall.stream import linger
+from eyewall.stream import TURNS, linger
 
 READ = 65536  # bytes that are read at a time, and that may wait for the answer before them
 READ_HEAD = 16384  # the memory for a read is taken before its size is known
@@ -125,7 +125,7 @@ class Connection:
     __slots__ = (
         "__weakref__", "around", "busy", "chunks", "closed", "connected", "context", "crowd", "data", "delegate", "disconnect",
         "events", "futures", "kept", "more", "out", "paused", "position", "remaining", "request", "scanned", "sent",
-        "server", "state", "tell_close", "then", "timer", "total", "unread", "waits_for", "work",
+        "server", "state", "tell_close", "then", "timer", "total", "turns", "unread", "waits_for", "work",
     )  # fmt: skip
 
     def __init__(
@@ -166,6 +166,10 @@ class Connection:
         state = self.state
         if (state >= WAIT and (state is not ANSWER or len(self.data) - self.position >= READ)) or self.more:
             self._pause()
+            return
+        if state is ANSWER and self.turns:
+            # Who sends no more, and waits for the answer, gets it if it does not take long.
+            self.turns -= 1
             return
         connected = cast(socket.socket, self.connected)
         try:
@@ -516,6 +520,7 @@ class Connection:
             self._next()
             return False
         self.state = ANSWER
+        self.turns = TURNS
         if self.connected is None:
             self._over()
         return False

@@ -28,8 +28,8 @@ LEAVES = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 class Crowd:
     """Be the `IOLoop` of many streams, and the loop of many connections: watch them by an epoll(7).
 
-    The loop itself watches that one. What a client sends is handled as soon as it is seen. A client that has left can wait: `SLICE` of them have their turn
-    when the others have been seen. Everything else is the `IOLoop`'s.
+    The loop itself watches that one. What a client sends is handled as soon as it is seen. A client that has left can wait:
+    `SLICE` of them have their turn when the others have been seen. Everything else is the `IOLoop`'s.
     """
 
     READ, WRITE, ERROR = IOLoop.READ, IOLoop.WRITE, IOLoop.ERROR  # epoll's own numbers
