@@ -58,6 +58,7 @@ YIELD = 256 * 1024
 CHUNK_COST = 1024
 MAX_SIZE_LINE = 64
 
+NOBODY = HTTPMessageDelegate()  # the delegate between two requests
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _GZIP_ARGUMENTS = len(signature(_GzipMessageDelegate).parameters)  # 6.5.3 added max_body_size
 
@@ -171,24 +172,44 @@ class Connection:
             # Who sends no more, and waits for the answer, gets it if it does not take long.
             self.turns -= 1
             return
+        if self._receive() and state is not ANSWER:
+            self._go_on()
+
+    def _receive(self) -> int:
+        """Read once; return the number of bytes."""
         connected = cast(socket.socket, self.connected)
         try:
-            data = connected.recv(READ_HEAD if state is HEAD else READ)
+            data = connected.recv(READ_HEAD if self.state is HEAD else READ)
         except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._lose(error)
-            return
+            return 0
+        except OSError:
+            self._lose()
+            return 0
         if not data:
-            self._lose(None)
-            return
+            self._lose()
+            return 0
         if self.position == len(self.data):
             self.data = data
         else:
             self.data = self.data[self.position :] + data
         self.position = 0
-        if state is not ANSWER:
-            self._process()
+        return len(data)
+
+    def _go_on(self) -> None:
+        """Take what was read, and read until there is no more of a message that has begun.
+
+        On uvloop, a connection that was reset is readable once and never again (libuv stops to poll it); what follows the
+        bytes that were read then is only seen by who goes on to read.
+        """
+        self.more = False
+        received = 0
+        while self.state is not OVER and self._process():
+            if received >= YIELD:
+                self._go_on_soon()
+                return
+            if not (number := self._receive()):
+                return
+            received += number
 
     def _pause(self) -> None:
         """Read nothing for the moment: the socket's buffer fills, and the peer has to wait."""
@@ -200,8 +221,8 @@ class Connection:
             self.paused = False
             self._watcher.add_reader(self.connected.fileno(), self._readable)
 
-    def _process(self) -> None:
-        """Take what was read, as far as it goes."""
+    def _process(self) -> bool:
+        """Take what was read, as far as it goes; return whether more has to come for what has begun."""
         self.busy = True
         try:
             while self._step():
@@ -215,6 +236,9 @@ class Connection:
         finally:
             self.busy = False
         self._processed()
+        if self.connected is None or self.more:
+            return False
+        return self.state < WAIT and (self.state is not HEAD or self.position < len(self.data))
 
     def _processed(self) -> None:
         """Wait for more bytes, or be at the end."""
@@ -429,11 +453,6 @@ class Connection:
         self.more = True
         self.around.loop.call_soon(self._go_on)
 
-    def _go_on(self) -> None:
-        self.more = False
-        if self.state is not OVER:
-            self._process()
-
     def _time_out(self) -> None:
         self.timer = None
         if self.state is not OVER:
@@ -479,7 +498,7 @@ class Connection:
                 return
             future.result()
             if then() and self.connected is not None:
-                self._process()
+                self._go_on()
                 return
         except HTTPInputError as malformed:
             self._refuse(malformed)
@@ -549,6 +568,7 @@ class Connection:
         self.request = None
         if request.status != 101:  # detach() comes then
             self.delegate = None
+            self.events.delegate = NOBODY
         if self.data:
             # Others have their turn between two requests.
             self.more = True
@@ -558,7 +578,7 @@ class Connection:
 
     # The end
 
-    def _lose(self, error: OSError | None) -> None:
+    def _lose(self) -> None:
         """Notice that the peer has closed the connection."""
         self._shut(lingers=False)
         self._after_close()
@@ -698,6 +718,8 @@ class Connection:
         connected = cast(socket.socket, self.connected)
         out = self.out
         if out is None:
+            if not data:
+                return self.around.done
             try:
                 number = connected.send(data)
             except (BlockingIOError, InterruptedError):

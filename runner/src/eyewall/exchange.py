@@ -28,7 +28,7 @@ from tornado.iostream import IOStream
 from tornado.websocket import WebSocketHandler
 
 from eyewall.bodies import Body, answerer, declared, streams
-from eyewall.connection import Events
+from eyewall.connection import NOBODY, Events
 from eyewall.context import request_id
 from eyewall.proxies import HEADERS
 from eyewall.traffic import NO_ANSWER
@@ -84,7 +84,7 @@ class Exchange(Events):
         self.has_body = False
         self.method = ""
         self.request: Answer | None = None
-        self.delegate: HTTPMessageDelegate = _NOBODY
+        self.delegate: HTTPMessageDelegate = NOBODY
         # perf_counter() when the request's headers were read; 0: none since the last answer.
         self.started = 0.0
         # perf_counter() of the last answer's end, or of the connection's begin
@@ -117,8 +117,6 @@ class Exchange(Events):
         traffic.count(self.method, status, now - self.started)
         self.started = 0.0
         self.request = None
-        if status != 101:  # a WebSocket's handler is asked for when the connection is detached
-            self.delegate = _NOBODY
         if self.forwarded:
             # A peer's word counts for one request (HTTPServer's _ProxyAdapter does the same).
             self.forwarded = False
@@ -139,7 +137,7 @@ class Exchange(Events):
         if self.started:
             self.answered((self.request and self.request.status) or NO_ANSWER)
             request_id.set("-")
-        self.delegate = _NOBODY
+        self.delegate = NOBODY
 
     # A delegate of the core
 
@@ -232,6 +230,3 @@ class Exchange(Events):
     def end_keep_alive(self) -> None:
         if self.request is not None:
             self.request.end_keep_alive()
-
-
-_NOBODY = HTTPMessageDelegate()  # between two requests
