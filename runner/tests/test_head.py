@@ -36,12 +36,17 @@ def outcome(split: Callable[[bytes], tuple[str, HTTPHeaders]], data: bytes) -> o
         [headers.get_list(name.upper()) for name in headers], "host" in headers,
     ]  # fmt: skip
     # what an application and the core do to headers
+    copied: object
     headers.add("X-Added", "1")
     headers["Host"] = "changed"
     for name, _ in pairs:
         headers.add(name, "2")
     del headers["X-Added"]
-    return seen, list(headers.copy().get_all()), dict(headers)
+    try:
+        copied = list(headers.copy().get_all())
+    except HTTPInputError as error:  # Tornado 6.5 folds lines, and refuses to copy some that it has folded
+        copied = repr(error)
+    return seen, copied, dict(headers)
 
 
 # What heads are made of, well-formed and not; a generator takes most from the first half.
