@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import pytest
 from eyewall.crowd import FEW, SLICE
@@ -141,3 +142,29 @@ def test_a_child_has_nothing_of_it(crowd: Eyewall) -> None:
         assert crowd.get("/pool")
         connection.settimeout(PATIENCE)
         assert ask(connection) == 0
+
+
+def resident(server: Eyewall) -> int:
+    """Bytes of memory that a process has for itself."""
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("core", ["eyewall", "tornado"])
+def test_ten_thousand_connections_with_a_byte_each_leave_nothing_behind(start: Start, core: str) -> None:
+    """The second ten thousand need no more memory than the first: what they left is used again."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    many = min(10_000, hard - 500)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    server = start(SAMPLE, "--core", core).ready()
+    address = ("127.0.0.1", server.port)
+    full = []
+    for _ in range(2):
+        with ExitStack() as held:
+            for _ in range(many):
+                held.enter_context(socket.create_connection(address, PATIENCE)).sendall(b"G")
+            until(lambda: server.status()["connections"] >= many, "all of them", 60)
+            full.append(resident(server))
+            with closing(server.connect()) as other:
+                ask(other)  # who is none of them is answered meanwhile
+        until(lambda: server.status()["connections"] == 0, "none of them", 60)
+    assert full[1] < full[0] * 1.1, full

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[2] / "tests")]
+sys.path[:0] = [str(HERE), *(str(HERE.parents[2] / place) for place in ("tests", "runner/tests"))]
 
 from fleet_support import Fleet  # noqa: E402 -- its place was just put on the path
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from entry_point_cases import CASES, MEANT, Difference, request
+from eyewall_ambiguous import AMBIGUOUS, FORGED
 from eyewall_support import ROLES, evaluate, load_yaml, render
 from fleet_support import REPOSITORY, Fleet, until
 from raw_client import Answer, ask
@@ -161,6 +162,39 @@ def test_what_is_meant_differs(differences: list[Difference]) -> None:
     """The control of the test above, and of the table: what differs no longer is no longer in it."""
     assert MEANT
     assert [meant for meant in MEANT if not any(meant.covers(one) for one in differences)] == []
+
+
+# ---- Requests that each may read in another way ----
+
+
+def forgeries() -> int:
+    """How often the application was asked for what nginx lets nobody ask for."""
+    said = [ask(port, request("GET /forgeries")) for port in (PORTS["direct"], PORTS["other"])]
+    return sum(json.loads(answer.body)["times"] for answer in said)
+
+
+@pytest.mark.parametrize("entrance", ["nginx", "haproxy"])
+def test_no_request_in_a_body_is_run_and_no_neighbour_has_its_answer(entrances: dict[str, int], entrance: str) -> None:
+    """Each is sent whole and in two parts; neighbours then use the connections that it was passed on by."""
+    before = forgeries()
+    for name, requests in AMBIGUOUS.items():
+        for sent in requests:
+            at = sent.find(b"\r\n\r\n") + 4
+            for parts in ([sent], [sent[:at], sent[at:]]):
+                with socket.create_connection(("127.0.0.1", entrances[entrance]), timeout=20) as client:
+                    for part in parts:
+                        client.sendall(part)
+                    client.shutdown(socket.SHUT_WR)
+                    for number in range(2):
+                        path = f"/neighbour?of={name.replace(' ', '-')}&number={number}"
+                        answer = ask(entrances[entrance], request(f"GET {path}"))
+                        assert (answer.status, json.loads(answer.body)["uri"]) == (200, path), name
+    assert forgeries() == before
+    assert ask(entrances[entrance], FORGED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")).status == 404, (
+        "nginx: nobody"
+    )
+    assert ask(PORTS["direct"], FORGED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")).status == 200
+    assert forgeries() == before + 1, "the control: the application counts"
 
 
 # ---- What they answer by themselves ----

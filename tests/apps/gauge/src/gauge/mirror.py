@@ -122,6 +122,21 @@ class Seen(RequestHandler):
         Lines.seen.set()
 
 
+class Forged(RequestHandler):
+    """Counts those who came here, past a proxy that lets nobody; /forgeries has the number."""
+
+    times = 0
+
+    def get(self) -> None:
+        Forged.times += 1
+        self.write("forged\n")
+
+
+class Forgeries(RequestHandler):
+    def get(self) -> None:
+        self.write({"times": Forged.times})
+
+
 class Flushed(RequestHandler):
     """Flushes, with no length."""
 
@@ -165,6 +180,8 @@ def make_app() -> Application:
             (r"/lines", Lines),
             (r"/seen", Seen),
             (r"/flushed", Flushed),
+            (r"/forged", Forged),
+            (r"/forgeries", Forgeries),
             (r"/early", Early),
             (r"/slow", Slow),
             (r"/empty", RequestHandler),
