@@ -25,7 +25,9 @@ MEANT = CHUNKS if tornado.version_info < (6, 6) else set()
 def outcomes(server: str, loop: str, *modules: str) -> dict[str, str]:
     """By the test's name: ok, skipped, or the end of the traceback."""
     command = [sys.executable, str(TESTS / "eyewall_tornado_suite.py"), server, loop, *modules]
-    output = subprocess.run(command, env=environment(), check=True, capture_output=True, text=True).stdout
+    # Tornado's 5 s for a test are little on a busy machine
+    patient = environment() | {"ASYNC_TEST_TIMEOUT": "60"}
+    output = subprocess.run(command, env=patient, check=True, capture_output=True, text=True).stdout
     found: dict[str, str] = json.loads(output)
     return {name.removeprefix("tornado.test."): how for name, how in found.items()}
 
