@@ -168,13 +168,20 @@ def test_nothing_else_is_open(fleet: Fleet, settled: Step) -> None:
         assert len(listening) > len(outside), "what is on loopback is seen, too"
 
 
-@pytest.mark.parametrize("command", ["reload", "restart"])
-def test_another_haproxy_loses_nothing(fleet: Fleet, settled: Step, command: str) -> None:
+ANOTHER_HAPROXY = {
+    "reload": "systemctl reload haproxy",
+    "restart": "systemctl restart haproxy",
+    "upgrade": "DEBIAN_FRONTEND=noninteractive apt-get install --yes --reinstall haproxy",
+}
+
+
+@pytest.mark.parametrize("how", ANOTHER_HAPROXY)
+def test_another_haproxy_loses_nothing(fleet: Fleet, settled: Step, how: str) -> None:
     before = look(fleet)["lb1"].doors
     with Traffic({"balancer": fleet.doors["balancer"]}, rate=150) as traffic:
         time.sleep(1)
-        with traffic.during(command):
-            fleet.sh("lb1", "systemctl %s haproxy", command)
+        with traffic.during(how):
+            fleet.sh("lb1", ANOTHER_HAPROXY[how])
         time.sleep(2)
     assert set(look(fleet)["lb1"].doors) - set(before), "there is a new process"
     assert traffic.report.lost == [], traffic.report.table()
@@ -318,10 +325,9 @@ def test_a_host_where_packages_are_upgraded_loses_nothing(fleet: Fleet, settled:
     before = fleet.stand("app1")
     with Traffic({"balancer": fleet.doors["balancer"]}, rate=150) as traffic:
         time.sleep(1)
-        fleet.sh(
-            "app1",
-            "DEBIAN_FRONTEND=noninteractive apt-get install --yes --reinstall libssl3 supervisor nginx nginx-common",
-        )
+        python = "$(dpkg-query --show --showformat '${Package} ' 'python3.*-minimal' 'libpython3.*-stdlib')"
+        packages = f"libssl3 openssl {python} supervisor nginx nginx-common"
+        fleet.sh("app1", f"DEBIAN_FRONTEND=noninteractive apt-get install --yes --reinstall {packages}")
         until(lambda: set(fleet.processes("app1").values()).isdisjoint(before.pids.values()), "new processes")
         time.sleep(1)
     assert traffic.report.lost == [], traffic.report.table()

@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,36 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
 
 from disk import Disk
 from fleet_support import REPOSITORY, Fleet, ask, until
+
+# Files of what is current whose bytes are not those that its wheels have (their RECORD), and manifests that are none.
+DAMAGED = """
+import base64, csv, hashlib, json
+from pathlib import Path
+current = Path("/opt/gauge/current").resolve()
+damaged = []
+for manifest in (current / "generation.json", current / "settings.json", current / "release" / "release.json"):
+    try:
+        json.loads(manifest.read_text())
+    except (OSError, ValueError) as error:
+        damaged.append(f"{manifest}: {error}")
+records = [*current.resolve().glob("release/venv/lib/*/site-packages/*.dist-info/RECORD")]
+records += Path("/opt/gauge/environments").glob("*/venv/lib/*/site-packages/*.dist-info/RECORD")
+files = 0
+for record in records:
+    for name, how, _ in csv.reader(record.read_text().splitlines()):
+        if not how:
+            continue
+        kind, _, wanted = how.partition("=")
+        try:
+            content = (record.parents[1] / name).read_bytes()
+        except OSError as error:
+            damaged.append(str(error))
+            continue
+        files += 1
+        if base64.urlsafe_b64encode(hashlib.new(kind, content).digest()).rstrip(b"=").decode() != wanted:
+            damaged.append(f"{record.parents[1] / name}: {len(content)} bytes")
+print(json.dumps({"files": files, "damaged": damaged}))
+"""
 
 MOMENTS = int(os.environ.get("MOMENTS", "20"))
 BOOT = 180  # seconds; a machine may be slow
@@ -41,6 +72,12 @@ class Host(Fleet):
             status, headers, _ = ask(self.doors["app1"], "/echo")
             return headers["X-Release"] if status == 200 else None
         return None
+
+    def damage(self) -> list[str]:
+        """What of the current release has not the bytes that were built."""
+        found = json.loads(self.sh("app1", "python3 -c %s", DAMAGED))
+        assert found["files"] > 100 or found["damaged"], "the control: there is something to look at"
+        return list(found["damaged"])
 
     def cut(self) -> None:
         """Cut the power, and let the host boot."""
@@ -91,6 +128,7 @@ def test_the_host_serves_the_old_or_the_new_release_after_a_power_cut(host: Host
     assert found == new if part == MOMENTS else found in (old, new)
     current = json.loads(host.sh("app1", "cat /opt/gauge/current/generation.json"))
     assert current["release"] == found, "what boots is what `current` names"
+    assert host.damage() == []
     run = host.deploy(new)
     assert run.status == 0, run.output
     stands = host.settle("app1")
@@ -98,3 +136,33 @@ def test_the_host_serves_the_old_or_the_new_release_after_a_power_cut(host: Host
     assert host.release_that_answers() == new
     status = host.play("status")
     assert status.status == 0, status.output
+
+
+def without_syncs(place: Path) -> Path:
+    """A copy of this repository whose modules leave it to the kernel when bytes get onto the disk."""
+    ignored = shutil.ignore_patterns(".git", ".venv", ".build", ".local", "__pycache__")
+    shutil.copytree(REPOSITORY, place, symlinks=True, ignore=ignored)
+    (place / ".local").symlink_to(REPOSITORY / ".local")
+    layout = next(place.glob("**/*layout.py"))
+    text, number = re.subn(r"os\.fsync\(.*\)|libc\.syncfs\(.*\)", "0", layout.read_text())
+    assert number == 3, "syncs are somewhere else now"
+    layout.write_text(text)
+    return place
+
+
+def test_the_control_without_syncs_what_a_deploy_wrote_is_damaged(host: Host, tmp_path: Path) -> None:
+    """It said that it succeeded, and the same cut comes."""
+    inventory = str(host.inventory)
+    place = without_syncs(tmp_path / "copy")
+    new = {**host.release(f"{time.time():.0f}.control"), "tornado_app_build": str(tmp_path / "build")}
+    command = ["ansible-playbook", "playbooks/deploy.yml", "-i", inventory, "-e", json.dumps(new)]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=host.patience)
+    assert done.returncode == 0, done.stdout
+    host.cut()
+    booted = "systemctl is-system-running --wait >/dev/null; test -e /run/nginx.pid"
+    until(lambda: host.host("app1").run(booted).rc == 0, "the boot", BOOT)
+    assert host.damage()
+    # and the next deploy finds it, and makes it again
+    run = host.deploy(f"{time.time():.0f}.mended")
+    assert run.status == 0, run.output
+    assert host.damage() == []
