@@ -13,6 +13,7 @@ DEPLOYS := 20
 MOMENTS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
 PORT := 8888
+DIR :=
 
 ##@ A first look
 .PHONY: up
@@ -54,6 +55,11 @@ bench: tools packages-containers ## Measure it beside the recipe and others; ONL
 .PHONY: down
 down: tools ## Remove the local fleet
 	ansible-playbook playbooks/fleet_destroy.yml
+
+##@ A site of your own
+.PHONY: new
+new: ## Make a directory for a site of your own: make new DIR=../mysite
+	@python3 scripts/new_site.py $(or $(DIR),$(error DIR: got nothing; expected a new directory, as in make new DIR=../mysite))
 
 ##@ Work on it
 .PHONY: dev
@@ -111,6 +117,8 @@ lock: tools ## Make the lock files anew
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --group dev --output-file requirements/dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --group site --output-file requirements/site.txt --constraint requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --group build --output-file requirements/build.txt
 	for project in app tests/apps/gauge examples/bokeh examples/chat examples/flower examples/jupyter \
 	  examples/jupyterhub examples/thumbor; do \
@@ -118,6 +126,10 @@ lock: tools ## Make the lock files anew
 	    --custom-compile-command 'make lock' --output-file $$project/requirements.lock \
 	    $$project/pyproject.toml runner/pyproject.toml || exit 1; \
 	done
+
+.PHONY: collection
+collection: tools ## Build the collection eyewall.tornado, a tarball in .build
+	ansible-galaxy collection build --force --output-path .build
 
 .PHONY: clean
 clean: ## Remove what make made, but for the local fleet

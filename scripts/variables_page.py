@@ -19,7 +19,7 @@ Every variable of every role, from `roles/*/meta/argument_specs.yml`. This page 
 `python scripts/variables_page.py > docs/variables.md`.
 
 Set them in an inventory, in `inventory/production/group_vars/app/<role>.yml` for example. Some follow from
-others on every site: [group_vars/all/wiring.yml](../group_vars/all/wiring.yml) says which. A variable that
+others on every site: [playbooks/group_vars/all/wiring.yml](../playbooks/group_vars/all/wiring.yml) says which. A variable that
 begins with a role's name and is not on this page is refused as a typo.
 """
 

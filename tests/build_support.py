@@ -1,6 +1,5 @@
-"""A small application with a build backend in its own tree, and what tornado_app_build is given: no index is asked."""
+"""A small application with a build backend in its own tree, and what build is given: no index is asked."""
 
-import importlib
 import os
 import platform
 import shutil
@@ -13,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from eyewall_support import REPOSITORY, load_module
+from eyewall_support import REPOSITORY, helper, load_module
 
 HASH = "--hash=sha256:" + "0" * 64
 TARGET = {"python": "3.11", "python_full": "3.11.2", "machine": "x86_64", "glibc": "2.36"}
@@ -88,13 +87,13 @@ def wheel(path: Path, files: dict[str, str | bytes], name: str = "board", needs:
 
 @pytest.fixture(name="build", scope="session")
 def build_fixture() -> ModuleType:
-    return load_module("tornado_app", "tornado_app_build")
+    return load_module("build")
 
 
 @pytest.fixture(name="helper", scope="session")
 def helper_fixture(build: ModuleType) -> Callable[[str], ModuleType]:
     """What the module is made of."""
-    return lambda name: importlib.import_module(f"ansible.module_utils.tornado_app_{name}")
+    return helper
 
 
 @pytest.fixture(name="lock")

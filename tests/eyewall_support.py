@@ -1,10 +1,9 @@
 """What several test files need: the repository's files, its modules, and Ansible's own template engine."""
 
 import functools
-import graphlib
+import importlib
 import importlib.util
 import json
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +23,8 @@ ROLE_NAMES = sorted(path.name for path in ROLES.iterdir() if (path / "meta").is_
 # What several test files share asserts too, and says as much when it fails as they do.
 pytest.register_assert_rewrite("supervised_host")
 
-# What the command line programs do first: it makes ansible.builtin importable.
-init_plugin_loader([])
+# What the command line programs do first: it makes ansible.builtin importable, and ours.
+init_plugin_loader([str(REPOSITORY / "collections")])
 
 
 def preflight(ports: list[int]) -> dict[str, Any]:
@@ -68,21 +67,19 @@ def load_python(path: Path, name: str) -> ModuleType:
     return module
 
 
-@functools.cache
-def _load_helpers(role: str) -> None:
-    """Make a role's module_utils importable, each once: what a test sets in one is so for every module."""
-    texts = {helper.stem: helper.read_text() for helper in (ROLES / role / "module_utils").glob("*.py")}
-    needs = {
-        name: re.findall(rf"^from ansible\.module_utils\.({role}_\w+)", text, re.M) for name, text in texts.items()
-    }
-    for name in graphlib.TopologicalSorter(needs).static_order():
-        load_python(ROLES / role / "module_utils" / f"{name}.py", f"ansible.module_utils.{name}")
+def plugin(kind: str, name: str) -> ModuleType:
+    """One of our plugins (`plugins/KIND/NAME.py`), as Ansible imports it."""
+    return importlib.import_module(f"ansible_collections.eyewall.tornado.plugins.{kind}.{name}")
 
 
-def load_module(role: str, name: str) -> ModuleType:
-    """One of a role's Ansible modules, with the module_utils that Ansible would put beside it."""
-    _load_helpers(role)
-    return load_python(ROLES / role / "library" / f"{name}.py", name)
+def helper(name: str) -> ModuleType:
+    """What modules share: what a test sets in it is so for every module."""
+    return plugin("module_utils", name)
+
+
+def load_module(name: str) -> ModuleType:
+    """One of our Ansible modules."""
+    return plugin("modules", name)
 
 
 def run_module(
@@ -102,7 +99,7 @@ def _written_variables() -> dict[str, Any]:
     loader = DataLoader()
     found: dict[str, Any] = {}
     sources = [ROLES / role / place / "main.yml" for place in ("defaults", "vars") for role in ROLE_NAMES]
-    for source in [*sources, *sorted((REPOSITORY / "group_vars" / "all").glob("*.yml"))]:
+    for source in [*sources, *sorted((REPOSITORY / "playbooks" / "group_vars" / "all").glob("*.yml"))]:
         if source.exists():
             found.update(loader.load_from_file(str(source), trusted_as_template=True) or {})
     return found
@@ -112,6 +109,7 @@ def variables(**given: Any) -> dict[str, Any]:
     """Return what a playbook has on a host: the roles', the wiring, Ansible's own, what is given on top."""
     own = {
         "role_path": str(ROLES / "tornado_app"),
+        "inventory_dir": str(REPOSITORY / "inventory" / "production"),
         "inventory_hostname": "app1",
         "group_names": ["app"],
         "groups": {"app": ["app1"]},

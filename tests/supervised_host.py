@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Self
 
 import pytest
-from eyewall_support import load_module, preflight, render
+from eyewall_support import helper, load_module, preflight, render
 
 HERE = Path(__file__).parent
 USER = pwd.getpwuid(os.getuid()).pw_name
@@ -171,7 +171,7 @@ class Host:
         settings: dict[str, str] | None = None,
         **more: Any,
     ) -> dict[str, Any]:
-        """Return tornado_app_proof's arguments for a generation, with the role's own template for its programs."""
+        """Return smoke_test's arguments for a generation, with the role's own template for its programs."""
         ports = self.ports[:2] if ports is None else ports
         generation = f"{self.name}-1.0.0-{letter * 6}"
         program, proof = (
@@ -207,7 +207,7 @@ class Host:
     def written(
         self, letter: str, ports: list[int] | None = None, *, start_timeout: int = 10, **given: Any
     ) -> dict[str, Any]:
-        """Write a generation; return tornado_app_generation's arguments for it. `given` is either module's."""
+        """Write a generation; return handover's arguments for it. `given` is either module's."""
         own = {key: given.pop(key) for key in ("batch", "surplus", "settle", "overlap", "remember") if key in given}
         wanted = self.wanted(letter, ports, **given)
         self.modules.proof.Prover(wanted).write()
@@ -259,8 +259,8 @@ class Host:
 
 @pytest.fixture(name="modules")
 def modules_fixture() -> Iterator[Modules]:
-    generation, proof = (load_module("tornado_app", f"tornado_app_{name}") for name in ("generation", "proof"))
-    groups, root = (sys.modules[f"ansible.module_utils.tornado_app_{name}"] for name in ("groups", "root"))
+    generation, proof = (load_module(name) for name in ("handover", "smoke_test"))
+    groups, root = (helper(name) for name in ("groups", "root"))
     yield Modules(generation, proof, groups, root)
     gc.collect()  # while the file's filter of warnings holds
 

@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
-from eyewall_support import ROLES, evaluate, load_module, load_yaml, run_module
+from eyewall_support import ROLES, evaluate, helper, load_module, load_yaml, run_module
 from host_files import add_environment, add_generation, add_release, cut, delete, empty, garble, hide, record
 from supervised_host import (  # noqa: F401 -- pytest takes fixtures from here
     Host,
@@ -36,7 +35,7 @@ OF_JSON = "Expecting value"  # what Python's json says, without the name of a fi
 
 
 def info_of(root: Path, capsys: pytest.CaptureFixture[str], sockets: Path | None = None) -> dict[str, Any]:
-    module = load_module("tornado_app", "tornado_app_info")
+    module = load_module("app_info")
     module.strangers = lambda *_: []  # type: ignore[attr-defined]
     return run_module(module, capsys, root=str(root), sockets=str(sockets or root), user="board")
 
@@ -178,8 +177,8 @@ def test_without_its_settings_a_log_is_not_shown(host: Host) -> None:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a host with three generations, the second one current, and a journal; nothing runs."""
-    load_module("tornado_app", "tornado_app_deploy")
-    monkeypatch.setattr(sys.modules["ansible.module_utils.tornado_app_root"], "PROGRAMS", tmp_path / "conf.d")
+    load_module("deploy_lock")
+    monkeypatch.setattr(helper("root"), "PROGRAMS", tmp_path / "conf.d")
     root = tmp_path / "board"
     for number in range(4):
         manifest = add_generation(root, f"g{number}", f"{number}.0") / "generation.json"
@@ -194,7 +193,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def call(root: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    module = load_module("tornado_app", "tornado_app_deploy")
+    module = load_module("deploy_lock")
 
     def run(**arguments: Any) -> dict[str, Any]:
         kept = {"logs": str(root / "logs"), "keep": 2} if arguments["state"] == "ended" else {}

@@ -33,7 +33,8 @@ def code_in(text: str) -> Iterator[str]:
 
 
 def targets() -> set[str]:
-    return set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    makefiles = [REPOSITORY / "Makefile", REPOSITORY / "site_template" / "Makefile"]
+    return {target for file in makefiles for target in re.findall(r"^([a-z][a-z-]*):", file.read_text(), re.MULTILINE)}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -69,7 +70,10 @@ def test_every_path_of_this_repository_exists(document: str) -> None:
 def test_every_playbook_that_is_run_exists(document: str) -> None:
     for code in code_in(read(document)):
         for arguments in re.findall(r"ansible-playbook ([^\n`#]+)", code):
-            playbooks = [word for word in arguments.split() if word.endswith(".yml")]
+            named = re.findall(r"\beyewall\.tornado\.(\w+)", arguments)
+            playbooks = [word for word in arguments.split() if word.endswith(".yml")] + [
+                f"playbooks/{name}.yml" for name in named
+            ]
             assert playbooks, f"ansible-playbook {arguments}"
             assert all((REPOSITORY / playbook).is_file() for playbook in playbooks), arguments
 
@@ -130,7 +134,7 @@ def test_markup_of_descriptions(description: list[str], markdown: str) -> None:
 @pytest.mark.parametrize("document", [*DOCUMENTS, *PACKAGES, *ROLE_READMES])
 def test_every_variable_that_a_document_names_is_one(document: str) -> None:
     known = {name for role in ROLE_NAMES for name in options_of(role)}
-    modules = {path.stem for path in REPOSITORY.glob("roles/*/library/*.py")}
+    modules = {path.stem for path in REPOSITORY.glob("plugins/modules/*.py")}
     for code in code_in(read(document)):
         if "is not a variable of the role" in code:
             continue  # it shows what a typo looks like

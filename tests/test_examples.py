@@ -25,8 +25,8 @@ EXAMPLES = sorted(path.parent for path in (REPOSITORY / "examples").glob("*/vars
 CHAT = REPOSITORY / "examples" / "chat"
 each = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 
-build = load_module("tornado_app", "tornado_app_build")
-preflight = load_module("tornado_app", "tornado_app_preflight")
+build = load_module("build")
+preflight = load_module("tornado_app_preflight")
 
 
 def test_there_is_something_to_check() -> None:

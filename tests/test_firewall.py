@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
-from eyewall_support import ROLES, evaluate, load_module, load_python, render, run_module
+from eyewall_support import evaluate, load_module, plugin, render, run_module
 
-preflight = load_module("firewall", "firewall_preflight")
-action = load_python(ROLES / "firewall" / "action_plugins" / "firewall.py", "firewall_action")
+preflight = load_module("firewall_preflight")
+action = plugin("action", "firewall")
 
 GIVEN: dict[str, Any] = {
     "connection": "192.0.2.9 50000 10.0.0.1 22",

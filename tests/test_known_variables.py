@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from eyewall_support import REPOSITORY, ROLE_NAMES, ROLES, load_python, load_yaml, options_of
+from eyewall_support import REPOSITORY, ROLE_NAMES, ROLES, load_yaml, options_of, plugin
 
-action = load_python(REPOSITORY / "plugins" / "action" / "known_variables.py", "known_variables")
+action = plugin("action", "known_variables")
 INPUTS = {
     "nginx": {"nginx_port", "nginx_server_name"},
     "tornado_app": {"tornado_app_port", "tornado_app_processes"},
@@ -129,10 +129,10 @@ def test_a_typo_stops_its_host_and_is_named_with_its_place(tmp_path: Path) -> No
     (tmp_path / "host_vars" / "right.yml").write_text("---\nnginx_port: 80\nopen_files_limit: 2048\nmy_own: 1\n")
     (tmp_path / "hosts.yml").write_text("all:\n  vars: {ansible_connection: local}\n  hosts: {wrong: , right: }\n")
     (tmp_path / "play.yml").write_text(
-        "- hosts: all\n  gather_facts: false\n  tasks:\n    - name: Refuse\n      known_variables:\n"
+        "- hosts: all\n  gather_facts: false\n  tasks:\n    - name: Refuse\n      eyewall.tornado.known_variables:\n"
     )
     settings = {
-        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections"),
         "ANSIBLE_LOCAL_TEMP": str(tmp_path / "tmp"),
     }
     done = subprocess.run(

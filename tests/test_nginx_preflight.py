@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from eyewall_support import load_module
 
-module = load_module("nginx", "nginx_preflight")
+module = load_module("nginx_preflight")
 SITE = "/etc/nginx/sites-enabled/shop"
 OURS: dict[str, Any] = {"port": 80, "names": ["www.example.com", "localhost"], "sandbox": True}
 

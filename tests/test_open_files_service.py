@@ -17,7 +17,7 @@ SOFT, HARD = 400, 800
 
 @pytest.fixture(scope="module")
 def service() -> ModuleType:
-    return load_module("open_files", "open_files_service")
+    return load_module("open_files_service")
 
 
 @pytest.fixture

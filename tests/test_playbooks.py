@@ -48,11 +48,6 @@ def test_modules_write_nothing_into_a_hosts_journal() -> None:
     assert config.get_config_value("DEFAULT_NO_TARGET_SYSLOG", variables=variables()) is True
 
 
-def test_the_wiring_is_beside_site_yml_and_playbooks_alike() -> None:
-    assert (REPOSITORY / "playbooks" / "group_vars" / "all" / "wiring.yml").is_file()
-    assert (REPOSITORY / "group_vars" / "all" / "wiring.yml").is_file()
-
-
 def test_what_roles_write_is_on_the_disk_when_a_play_ends() -> None:
     """Ansible syncs nothing, so a power cut would leave empty files; test_power_cut.py sees that, and that this helps."""
     plays = [play for path in PLAYBOOKS for play in load_yaml(REPOSITORY / path) if play.get("roles")]
@@ -65,7 +60,7 @@ def test_what_roles_write_is_on_the_disk_when_a_play_ends() -> None:
 
 def test_each_host_has_the_same_turn_to_be_upgraded_in_every_run() -> None:
     """A set of names has another order in each process, unless it is told which (PYTHONHASHSEED)."""
-    words = ["ansible", "app:balancers", "-i", "inventory/local", "--playbook-dir", "."]
+    words = ["ansible", "app:balancers", "-i", "inventory/local", "--playbook-dir", "playbooks"]
     words += ["-m", "ansible.builtin.debug", "-a", "var=upgrades_turn"]
     turns = []
     for seed in ("1", "2"):

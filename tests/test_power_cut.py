@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from disk import Disk
-from eyewall_support import REPOSITORY, load_module, load_yaml
+from eyewall_support import REPOSITORY, helper, load_module, load_yaml
 from supervised_host import GROUP
 from test_tornado_app_release import send
 
@@ -52,16 +52,16 @@ class Supervisord:
 
 
 def layout_of(disk: Disk) -> Any:
-    load_module("tornado_app", "tornado_app_release")
-    sys.modules["ansible.module_utils.tornado_app_root"].PROGRAMS = disk.place / "conf.d"  # type: ignore[attr-defined]
-    return sys.modules["ansible.module_utils.tornado_app_layout"].Layout(opt(disk))
+    load_module("release")
+    helper("root").PROGRAMS = disk.place / "conf.d"  # type: ignore[attr-defined]
+    return helper("layout").Layout(opt(disk))
 
 
 @pytest.fixture(autouse=True)
 def programs() -> Iterator[None]:
     """Let the tests after these find the directory of supervisord's programs as it was."""
-    load_module("tornado_app", "tornado_app_release")
-    module: Any = sys.modules["ansible.module_utils.tornado_app_root"]
+    load_module("release")
+    module: Any = helper("root")
     before = module.PROGRAMS
     yield
     module.PROGRAMS = before
@@ -73,12 +73,12 @@ def deploy(disk: Disk, number: int) -> None:
     module, proof, generation = (
         load_module("tornado_app", f"tornado_app_{name}") for name in ("deploy", "proof", "generation")
     )
-    groups = sys.modules["ansible.module_utils.tornado_app_groups"]
+    groups = helper("groups")
     groups.supervisord = Supervisord  # type: ignore[attr-defined]
     name = f"board-{release}-aaaaaa"
     run(module, root=root, state="begun", wanted=name, release=release, verb="deploy", expires=600, **RUN)
     run(
-        load_module("tornado_app", "tornado_app_release"),
+        load_module("release"),
         **send(opt(disk), release, application=f"NUMBER = {number}\n"),
     )
     wanted = {
@@ -124,7 +124,7 @@ def at_change(place: Path, reached: Callable[[int], None]) -> None:
 def uncured() -> None:
     """Take the cure away: nothing is synced but by the kernel."""
     os.fsync = lambda _file: None
-    load_module("tornado_app", "tornado_app_release").sync = lambda _place: None  # type: ignore[attr-defined]
+    load_module("release").sync = lambda _place: None  # type: ignore[attr-defined]
 
 
 class Host(NamedTuple):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eyewall_support import REPOSITORY, ROLES, load_python, load_yaml, render, run_module
+from eyewall_support import ROLES, load_yaml, plugin, render, run_module
 
-module = load_python(REPOSITORY / "plugins" / "modules" / "refuse_foreign.py", "refuse_foreign")
+module = plugin("modules", "refuse_foreign")
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def test_a_port_of_the_roles_own_service_is_free() -> None:
 @pytest.mark.parametrize("role", ["nginx", "haproxy", "supervisord", "open_files"])
 def test_each_role_knows_the_files_that_it_writes_whole(role: str) -> None:
     (asked,) = [
-        task["refuse_foreign"]
+        task["eyewall.tornado.refuse_foreign"]
         for task in load_yaml(ROLES / role / "tasks" / "preflight.yml")
-        if "refuse_foreign" in task
+        if "eyewall.tornado.refuse_foreign" in task
     ]
     written = {
         f"/{path.relative_to(ROLES / role / 'templates')}".removesuffix(".j2")

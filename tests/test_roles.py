@@ -64,8 +64,10 @@ KEYWORDS = {
     "vars",
     "when",
 }
-OWN_MODULES = {path.stem for path in ROLES.glob("*/library/*.py")} | {
-    path.stem for path in (REPOSITORY / "plugins").glob("*/*.py")
+OWN_MODULES = {
+    f"eyewall.tornado.{path.stem}"
+    for kind in ("modules", "action")
+    for path in (REPOSITORY / "plugins" / kind).glob("*.py")
 }
 
 

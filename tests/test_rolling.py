@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from ansible.utils.helpers import pct_to_int
-from eyewall_support import ROLES, load_python, load_yaml
+from eyewall_support import ROLES, load_yaml, plugin
 
 
 @pytest.fixture(scope="module")
 def rolling() -> ModuleType:
-    return load_python(ROLES / "tornado_app" / "filter_plugins" / "rolling.py", "rolling")
+    return plugin("filter", "rolling")
 
 
 def hosts(number: int) -> list[str]:
@@ -66,7 +66,7 @@ def test_a_share_is_as_many_hosts_as_ansibles_serial_takes(rolling: ModuleType, 
 def kept(
     *releases: str, current: str | None = None, before: str | None = None, lock: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    """Return what tornado_app_info says of a host that keeps one generation of each release, the newest first."""
+    """Return what app_info says of a host that keeps one generation of each release, the newest first."""
     return {
         "__tornado_app_info": {
             "generations": [

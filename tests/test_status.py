@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eyewall_support import REPOSITORY, ROLES, load_module, load_python, run_module
+from eyewall_support import load_module, plugin, run_module
 from host_files import add_generation
 
-module = load_python(REPOSITORY / "plugins" / "modules" / "host_status.py", "host_status")
-action = load_python(REPOSITORY / "plugins" / "action" / "host_status.py", "host_status_action")
-status = load_python(ROLES / "tornado_app" / "filter_plugins" / "status.py", "tornado_app_status")
+module = plugin("modules", "host_status")
+action = plugin("action", "host_status")
+status = plugin("filter", "status")
 
 # ---- What users see ----
 
@@ -233,8 +233,8 @@ def test_a_clock_follows_another() -> None:
 
 @pytest.fixture
 def application(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A host whose one process is ready; what tornado_app_info says of it after `change` of what it hears."""
-    info = load_module("tornado_app", "tornado_app_info")
+    """A host whose one process is ready; what app_info says of it after `change` of what it hears."""
+    info = load_module("app_info")
     root, sockets, confs = tmp_path / "opt", tmp_path / "run", tmp_path / "conf.d"
     monkeypatch.setitem(info.Layout.boot_damage.__globals__, "program", lambda group: confs / f"{group}.conf")
     for place in (sockets, confs, tmp_path / "logs"):
@@ -283,7 +283,7 @@ G1 = {"state": "ready", "port": 8000, "generation": "g1", "release": "g1"}
 
 
 def lock(left: float) -> str:
-    clock = load_module("tornado_app", "tornado_app_info").left.__globals__
+    clock = load_module("app_info").left.__globals__
     texts = dict.fromkeys(("id", "owner", "controller", "verb", "wanted", "release"), "x")
     numbers = dict.fromkeys(("pid", "pid_started", "started", "expires"), 1)
     return json.dumps({**texts, **numbers, "from": None, "from_release": None, **clock["marks"](left)})

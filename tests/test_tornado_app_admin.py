@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from eyewall_support import load_module
+from eyewall_support import helper, load_module
 
 READY = {"state": "ready", "release": "1.0", "generation": "board-1.0-abcdef", "port": 8000, "pid": 4711}
 COUNTS = dict.fromkeys(
@@ -27,8 +26,8 @@ Answer = Callable[[socket.socket], None]
 
 @pytest.fixture(scope="module")
 def admin() -> ModuleType:
-    load_module("tornado_app", "tornado_app_info")
-    return sys.modules["ansible.module_utils.tornado_app_admin"]
+    load_module("app_info")
+    return helper("admin")
 
 
 @pytest.fixture

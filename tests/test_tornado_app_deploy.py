@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from eyewall_support import ROLES, evaluate, load_module, load_python, run_module
+from eyewall_support import REPOSITORY, evaluate, helper, load_module, plugin, run_module
 from host_files import add_generation
 from host_files import record as line
 
-status = load_python(ROLES / "tornado_app" / "filter_plugins" / "status.py", "tornado_app_status")
+status = plugin("filter", "status")
 FORK = multiprocessing.get_context("fork")
 BEGIN = {"state": "begun", "wanted": "g2", "release": "2.0", "verb": "deploy", "expires": 600}
 RUN = {"id": "run-1", "owner": "ada@desk", "controller": "desk", "pid": 4711, "pid_started": 99}
@@ -48,7 +48,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    return load_module("tornado_app", "tornado_app_deploy")
+    return load_module("deploy_lock")
 
 
 Call = Callable[..., dict[str, Any]]
@@ -199,7 +199,7 @@ def test_a_lock_of_before_a_boot_is_believed_if_its_dates_can_be(
 
 def test_what_became_current_last_stays_wherever_the_clock_was_set(root: Path) -> None:
     """Generations are pruned by their dates: that of the one that becomes current is later than every other."""
-    layout = sys.modules["ansible.module_utils.tornado_app_layout"].Layout(root)
+    layout = helper("layout").Layout(root)
     future = time.time() + 86400
     os.utime(root / "generations" / "g1" / "generation.json", (future, future))
     assert layout.next_date("g2") > future
@@ -334,7 +334,7 @@ class Controller:
             add_generation(root, "g1", "1.0")
             point_to(root, "g1")
         common = {"root": f"{place}/{{{{ inventory_hostname }}}}/board"}
-        begin = {"tornado_app_deploy": {**common, **BEGIN}, "register": "begun"}
+        begin = {"eyewall.tornado.deploy_lock": {**common, **BEGIN}, "register": "begun"}
         end = {**common, "state": "ended", "outcome": "succeeded", "logs": str(place / "logs"), "keep": 5}
         # waits for the file `go`, and for a minute at most
         wait = f"touch {place}/at-work; for i in $(seq 600); do [ -e {place}/go ] && exit 0; sleep 0.1; done; exit 1"
@@ -344,18 +344,15 @@ class Controller:
             {**begin, "name": "Begin again"},
             {"name": "Show again", "ansible.builtin.debug": {"msg": "BEGUN {{ begun.id }} {{ begun.changed }}"}},
             {"name": "Work", "ansible.builtin.shell": wait},
-            {"name": "End", "tornado_app_deploy": end},
+            {"name": "End", "eyewall.tornado.deploy_lock": end},
         ]
         play = {"name": "Deploy", "hosts": "all", "gather_facts": False, "tasks": tasks}
         (place / "play.yml").write_text(yaml.safe_dump([play]))
         (place / "ansible.cfg").touch()
-        role = ROLES / "tornado_app"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "SUDO_"))},
             "ANSIBLE_CONFIG": str(place / "ansible.cfg"),
-            "ANSIBLE_LIBRARY": str(role / "library"),
-            "ANSIBLE_ACTION_PLUGINS": str(role / "action_plugins"),
-            "ANSIBLE_MODULE_UTILS": str(role / "module_utils"),
+            "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections"),
             "ANSIBLE_LOCAL_TEMP": str(place / "tmp"),
             "ANSIBLE_REMOTE_TEMP": str(place / "remote"),
             "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
@@ -675,11 +672,11 @@ def test_strangers_of_hosts() -> None:
     assert silent == "app2: supervisord does not answer, so who else is there is not known"
 
 
-# ---- What tornado_app_info reads of it ----
+# ---- What app_info reads of it ----
 
 
 def test_info_of_a_host(root: Path, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
-    module = load_module("tornado_app", "tornado_app_info")
+    module = load_module("app_info")
     asked: list[str] = []
     lies: dict[str, Any] = {}
 
@@ -725,7 +722,7 @@ def test_info_of_a_host(root: Path, call: Call, capsys: pytest.CaptureFixture[st
 
 
 def test_processes_are_asked_side_by_side() -> None:
-    module = load_module("tornado_app", "tornado_app_info")
+    module = load_module("app_info")
     both = threading.Barrier(2, timeout=20)
 
     def ask(path: str, what: str) -> dict[str, Any] | None:
@@ -738,6 +735,6 @@ def test_processes_are_asked_side_by_side() -> None:
 
 
 def test_info_of_a_bare_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    module = load_module("tornado_app", "tornado_app_info")
+    module = load_module("app_info")
     told = run_module(module, capsys, root=str(tmp_path / "no"), sockets=str(tmp_path / "no"), user="board")
     assert told == {**told, "processes": [], "strangers": [], "generations": [], "deploys": [], "lock": None}

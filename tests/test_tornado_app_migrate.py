@@ -32,7 +32,7 @@ def host(open_path: Path) -> Path:
 @pytest.fixture
 def migrate(host: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run Python code with the module, as whoever runs the tests."""
-    module = load_module("tornado_app", "tornado_app_migrate")
+    module = load_module("migrate")
     me = pwd.getpwuid(os.getuid()).pw_name
 
     def run(code: str, *, check: bool = False, **more: Any) -> dict[str, Any]:

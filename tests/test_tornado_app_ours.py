@@ -3,13 +3,12 @@
 import grp
 import os
 import pwd
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from eyewall_support import evaluate, load_module
+from eyewall_support import evaluate, helper, load_module
 
 COMMENT = "Eyewall application board"
 NOBODY = pwd.getpwnam("nobody")
@@ -18,8 +17,8 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may give files 
 
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    load_module("tornado_app", "tornado_app_preflight")
-    return sys.modules["ansible.module_utils.tornado_app_ours"]
+    load_module("tornado_app_preflight")
+    return helper("ours")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ COMMENT = "Eyewall application board"
 
 @pytest.fixture(scope="module")
 def preflight() -> ModuleType:
-    return load_module("tornado_app", "tornado_app_preflight")
+    return load_module("tornado_app_preflight")
 
 
 @pytest.fixture
@@ -310,7 +310,9 @@ def test_every_number_of_the_role_is_looked_at_and_its_default_is_right(
     # looked at by themselves, or by the runner's rules
     numbers -= {"tornado_app_port", "tornado_app_open_files", "tornado_app_keep"}
     numbers -= {name for name in numbers if "0 is no limit" in str(options_of("tornado_app")[name]["description"])}
-    asked = load_yaml(ROLES / "tornado_app" / "tasks" / "preflight.yml")[0]["tornado_app_preflight"]["numbers"]
+    asked = load_yaml(ROLES / "tornado_app" / "tasks" / "preflight.yml")[0]["eyewall.tornado.tornado_app_preflight"][
+        "numbers"
+    ]
     assert set(asked) == set(preflight.LIMITS) == numbers
     assert asked == {name: f"{{{{ {name} }}}}" for name in asked}
     assert "msg" not in look(numbers={name: options_of("tornado_app")[name]["default"] for name in asked})

@@ -4,33 +4,31 @@ import fcntl
 import json
 import os
 import shutil
-import sys
 import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from eyewall_support import load_module
+from eyewall_support import helper, load_module
 from host_files import add_generation, add_release
 
 
 @pytest.fixture(scope="module")
 def release() -> ModuleType:
-    return load_module("tornado_app", "tornado_app_release")
+    return load_module("release")
 
 
 @pytest.fixture
 def prune(tmp_path: Path, release: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Remove what may go from a host in tmp_path; what it removed, by last part of the path."""
-    helper = sys.modules["ansible.module_utils.tornado_app_prune"]  # with the module
-    root = sys.modules["ansible.module_utils.tornado_app_root"]
+    prune, root = helper("prune"), helper("root")
     programs = tmp_path / "conf.d"
     programs.mkdir()
     monkeypatch.setattr(root, "PROGRAMS", programs)
 
     def run(keep: int) -> list[str]:
-        return sorted(Path(path).name for path in helper.prune(tmp_path, tmp_path / "logs", keep))
+        return sorted(Path(path).name for path in prune.prune(tmp_path, tmp_path / "logs", keep))
 
     return run
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from eyewall_support import ROLES, load_module, run_module
+from eyewall_support import REPOSITORY, helper, load_module, run_module
 from host_files import cut, delete, empty, garble, hide
 from tornado.web import StaticFileHandler
 from wheels import wheel
@@ -39,7 +39,7 @@ CSS = b"body { color: teal }\n" * 100
 
 @pytest.fixture(scope="module")
 def release() -> ModuleType:
-    return load_module("tornado_app", "tornado_app_release")
+    return load_module("release")
 
 
 @pytest.fixture
@@ -332,7 +332,7 @@ def test_a_tar_file_that_was_not_sent(
 def test_a_run_that_goes_on_without_its_controller_is_waited_for(
     release: ModuleType, sent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = sys.modules["ansible.module_utils.tornado_app_root"]
+    root = helper("root")
     monkeypatch.setattr(root, "LOCK_SECONDS", 0.2)
     before = everything(sent)
     with (sent / ".lock").open("w") as lock:
@@ -380,19 +380,14 @@ def test_what_is_given_is_brought_and_leaves_no_trace(tmp_path: Path) -> None:
             "-c",
             "local",
             "-m",
-            "tornado_app_release",
+            "eyewall.tornado.release",
             "-a",
             arguments,
             *extra,
         ]
-        command += ["--playbook-dir", str(place), "-e", f"ansible_python_interpreter={sys.executable}"]
+        command += ["--playbook-dir", str(REPOSITORY), "-e", f"ansible_python_interpreter={sys.executable}"]
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=False).stdout
 
-    # for `ansible`, which reads no role: as the role has them
-    place = tmp_path / "play"
-    place.mkdir()
-    for directory in ("library", "module_utils", "action_plugins"):
-        (place / directory).symlink_to(ROLES / "tornado_app" / directory)
     assert "The bundle of release 1.0 is not on this host" in play()
     said = play(bundle=bundle)
     assert "The wheelhouse of release 1.0 is not on this host" in said, said
@@ -792,7 +787,7 @@ def test_a_damaged_release_is_made_again_in_one_step(
     kept = installed.with_name("kept")
     subprocess.run(["cp", "-a", installed, kept], check=True)
     path = installed / file.replace("ENVIRONMENT", arguments(installed)["environment"])
-    layout = sys.modules["ansible.module_utils.tornado_app_layout"]
+    layout = helper("layout")
     known = path.name.endswith(".json") and path.name != "manifest.json"
     try:
         assert layout.Layout(installed).all_damage() == []

@@ -1,4 +1,4 @@
-"""What a build is given, and what hosts can take: the quick part of what tornado_app_build does."""
+"""What a build is given, and what hosts can take: the quick part of what build does."""
 
 import os
 import pwd

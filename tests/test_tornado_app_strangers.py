@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from eyewall_support import load_module
+from eyewall_support import helper, load_module
 
 USER = pwd.getpwuid(os.getuid()).pw_name
 # A process that supervisord knows. It starts a child, and a daemon whose parent is gone; they listen, and may be stubborn.
@@ -43,8 +43,8 @@ time.sleep(1000)
 
 @pytest.fixture(scope="module")
 def strangers() -> ModuleType:
-    load_module("tornado_app", "tornado_app_generation")
-    return sys.modules["ansible.module_utils.tornado_app_strangers"]
+    load_module("handover")
+    return helper("strangers")
 
 
 class Tree:

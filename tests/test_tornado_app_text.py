@@ -6,10 +6,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from eyewall_support import REPOSITORY, ROLES, load_module, load_python
+from eyewall_support import REPOSITORY, helper, load_module, plugin
 
-load_module("tornado_app", "tornado_app_migrate")
-text = load_python(ROLES / "tornado_app" / "module_utils" / "tornado_app_text.py", "tornado_app_text")
+load_module("migrate")
+text = helper("text")
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may give a file away (chown)")
 
 SECRET = 'corr"ect horse\\\nb&ttery-stäple'
@@ -143,8 +143,7 @@ def test_a_file_of_somebody_elses_is_no_log(tmp_path: Path) -> None:
 
 
 def test_it_is_a_filter_too() -> None:
-    assert (ROLES / "tornado_app" / "filter_plugins" / "text.py").resolve().samefile(text.__file__)
-    assert text.FilterModule().filters() == {"plain": text.plain}
+    assert plugin("filter", "text").FilterModule().filters() == {"plain": text.plain}
 
 
 @pytest.mark.parametrize("file", ["roles/tornado_app/tasks/roll.yml", "playbooks/status.yml"])
@@ -152,4 +151,4 @@ def test_whatever_is_said_of_hosts_goes_through_it(file: str) -> None:
     lines = map(str.strip, (REPOSITORY / file).read_text().splitlines())
     said = [line for line in lines if line.startswith(('msg: "{{', 'fail_msg: "{{'))]
     assert said
-    assert all(line.endswith('| plain }}"') for line in said)
+    assert all(line.endswith('| eyewall.tornado.plain }}"') for line in said)

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from eyewall_support import load_module
+from eyewall_support import helper, load_module
 from wheels import of_record, wheel
 
 INFO, DATA = "board-1.0.dist-info", "board-1.0.data"
@@ -20,8 +20,8 @@ INFO, DATA = "board-1.0.dist-info", "board-1.0.data"
 
 @pytest.fixture(scope="module")
 def wheels() -> ModuleType:
-    load_module("tornado_app", "tornado_app_release")
-    return sys.modules["ansible.module_utils.tornado_app_wheel"]
+    load_module("release")
+    return helper("wheel")
 
 
 @pytest.fixture

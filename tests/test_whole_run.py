@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from eyewall_support import REPOSITORY, load_python
+from eyewall_support import REPOSITORY, plugin
 
-action = load_python(REPOSITORY / "plugins" / "action" / "whole_run.py", "whole_run")
+action = plugin("action", "whole_run")
 OURS = str(REPOSITORY / "ansible.cfg")
 
 
@@ -123,7 +123,7 @@ def test_no_inventory_is_not_a_site_without_hosts(elsewhere: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_from_the_middle_is_told_what_it_lacks(elsewhere: Path) -> None:
-    words = ["--start-at-task", "tornado_app : change | See which hosts differ from what is wanted"]
+    words = ["--start-at-task", "eyewall.tornado.tornado_app : change | See which hosts differ from what is wanted"]
     status, said = run(elsewhere, "-i", "hosts.yml", str(REPOSITORY / "playbooks" / "deploy.yml"), *words)
     assert status == 2, said
     assert "the tasks before this one were left out (--start-at-task); expected is the whole run" in said

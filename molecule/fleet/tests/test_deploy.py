@@ -75,9 +75,9 @@ def test_the_front_doors_stand_still(deployed: Step) -> None:
 
 
 def test_it_says_what_it_changed_and_no_more(deployed: Step) -> None:
-    changes = {task.removeprefix("tornado_app : "): set() for task, _ in deployed.run.changes()}
+    changes = {task.removeprefix("eyewall.tornado.tornado_app : "): set() for task, _ in deployed.run.changes()}
     for task, host in deployed.run.changes():
-        changes[task.removeprefix("tornado_app : ")].add(host)
+        changes[task.removeprefix("eyewall.tornado.tornado_app : ")].add(host)
     assert changes == {
         "release | Install the release, publish its static files": {"app1", "app2"},
         "roll | Migrate": {"app1"},

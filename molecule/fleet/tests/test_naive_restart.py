@@ -41,8 +41,8 @@ def test_requests_are_lost_and_seen_to_be(restarted: Report) -> None:
 def test_the_site_is_put_in_order_and_it_is_said_what_was_not(fleet: Fleet, mended: Run) -> None:
     assert mended.status == 0, mended.output
     assert mended.changes() == {
-        ("nginx : configure | Write the configuration", "app1"),
-        ("nginx : run | Reload an nginx that runs with an older configuration", "app1"),
+        ("eyewall.tornado.nginx : configure | Write the configuration", "app1"),
+        ("eyewall.tornado.nginx : run | Reload an nginx that runs with an older configuration", "app1"),
     }
     assert fleet.sh("app1", "grep -c max_fails=0 /etc/nginx/nginx.conf") == "2"
 

@@ -41,7 +41,7 @@ def test_it_was_proved_first(fleet: Fleet, rolled_back: Step) -> None:
 
 
 def test_it_says_what_it_changed_and_no_more(rolled_back: Step) -> None:
-    changes = {(task.removeprefix("tornado_app : "), host) for task, host in rolled_back.run.changes()}
+    changes = {(task.removeprefix("eyewall.tornado.tornado_app : "), host) for task, host in rolled_back.run.changes()}
     assert changes == {("generation | Hand the ports over", host) for host in ("app1", "app2")}
 
 

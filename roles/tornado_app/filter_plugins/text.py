@@ -1,1 +1,0 @@
-../module_utils/tornado_app_text.py
