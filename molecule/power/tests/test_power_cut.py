@@ -40,8 +40,8 @@ records += Path("/opt/gauge/environments").glob("*/venv/lib/*/site-packages/*.di
 files = 0
 for record in records:
     for name, how, _ in csv.reader(record.read_text().splitlines()):
-        if not how:
-            continue
+        if not how or name.startswith(".."):
+            continue  # pip writes another first line into a script
         kind, _, wanted = how.partition("=")
         try:
             content = (record.parents[1] / name).read_bytes()
