@@ -29,8 +29,8 @@ description:
     half a second).
   - A lock of another run is refused, with a sentence that says whose it is. One whose time is up, or whose ansible-playbook was
     killed on this controller, is taken over, with the generation that its run was to go back to.
-  - The beginning makes the directories of C(directories) that are gone, as after somebody removed one in C(/run), because a process
-    without the directory of its socket cannot be asked to leave.
+  - The beginning makes the directories of C(directories) that are gone, as after somebody removed one in C(/run), because a
+    process without the directory of its socket cannot be asked to leave.
   - Every date is the host's, whose clock may be set. How long a lock holds is counted from the host's boot. An action plugin adds
     what it is called by, so it works in a task only.
 options:
