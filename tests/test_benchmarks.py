@@ -210,7 +210,8 @@ class Tree:
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [sys.executable, self.place / "benchmarks" / "bench.py", *arguments],
+            # a shell's background job, as of `make test &`, ignores SIGINT, and so would what it starts
+            ["env", "--default-signal=INT", sys.executable, self.place / "benchmarks" / "bench.py", *arguments],
             env=os.environ | {"TREE": str(self.place), "PATH": f"{self.place / 'bin'}:{os.environ['PATH']}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -70,9 +70,7 @@ def programs() -> Iterator[None]:
 def deploy(disk: Disk, number: int) -> None:
     """Do what the role does on a host, but for the processes: begin, stage, write a generation, make it current, end."""
     root, release = str(layout_of(disk).root), f"{number}.0"
-    module, proof, generation = (
-        load_module("tornado_app", f"tornado_app_{name}") for name in ("deploy", "proof", "generation")
-    )
+    module, proof, generation = (load_module(name) for name in ("deploy_lock", "smoke_test", "handover"))
     groups = helper("groups")
     groups.supervisord = Supervisord  # type: ignore[attr-defined]
     name = f"board-{release}-aaaaaa"
