@@ -85,7 +85,13 @@ def wait(words: Sequence[str], output: int, seconds: float) -> int:
     """Run a command and all it starts; what still runs when the time is up, or at Ctrl-C, is ended."""
     command = [sys.executable, *words[1:]] if words[0] == "python" else words
     process = subprocess.Popen(
-        command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        # a background job of a shell ignores SIGINT, and so would what it starts
+        ["env", "--default-signal=INT", *command],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
     )
     try:
         return process.wait(max(seconds, 0))
