@@ -141,8 +141,11 @@ class Sides:
         for server, path in zip(self.servers, self.paths, strict=True):
             server.add_socket(bind_unix_socket(path))
 
-    async def ask(self, side: int, pieces: list[bytes]) -> tuple[bytes, list[object]]:
-        """Return all that was answered until the connection ended, and what the application saw."""
+    async def ask(self, side: int, pieces: list[bytes], turns: int = 3) -> tuple[bytes, list[object]]:
+        """Send a piece every few `turns` of the loop.
+
+        Return all that was answered until the connection ended, and what the application saw.
+        """
         loop = asyncio.get_running_loop()
         self.seen[side].clear()
         answer = b""
@@ -152,7 +155,7 @@ class Sides:
             with contextlib.suppress(ConnectionError):
                 for piece in pieces:
                     await loop.sock_sendall(connection, piece)
-                    for _ in range(3):
+                    for _ in range(turns):
                         await asyncio.sleep(0)
             with contextlib.suppress(ConnectionError):
                 while data := await asyncio.wait_for(loop.sock_recv(connection, 65536), 20):
@@ -163,6 +166,12 @@ class Sides:
 
     async def compare(self, pieces: list[bytes]) -> tuple[bytes, list[object]]:
         bare, own = await self.ask(0, pieces), await self.ask(1, pieces)
+        # What Tornado answers to what it refuses may depend on how much of it was there when it looked, and the runner's server
+        # looks earlier. To pieces that come later, Tornado has to answer the same.
+        for turns in (10, 100):
+            if own[0] == bare[0]:
+                break
+            bare = await self.ask(0, pieces, turns)
         assert own[0] == bare[0], pieces
         # Tornado runs a request that it has read with one before it whose answer has ended the connection, and nobody gets the
         # answer. Such a request is not run here (RFC 9112, 9.6).
@@ -287,13 +296,15 @@ class Generator:
 async def fuzz(seed: int, number: int) -> None:
     sides = [Sides(), Sides(decompress_request=True), Sides(no_keep_alive=True)]
     generator = Generator(seed)
-    for index in range(number):
-        try:
-            await sides[(0, 0, 0, 1, 1, 2)[index % 6]].compare(generator.conversation())
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}, conversation {index}") from error
-    for side in sides:
-        await side.stop()
+    try:
+        for index in range(number):
+            try:
+                await sides[(0, 0, 0, 1, 1, 2)[index % 6]].compare(generator.conversation())
+            except AssertionError as error:
+                raise AssertionError(f"seed {seed}, conversation {index}") from error
+    finally:
+        for side in sides:
+            await side.stop()
 
 
 @as_tornado_6_6
