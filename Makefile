@@ -74,7 +74,7 @@ dev: tools ## Run app/ here in debug mode, and start it again after each change;
 test: lint tests molecule ## Run every test: linters, pytest, and molecule with testinfra on containers
 
 .PHONY: check
-check: tools ## Run what takes no container and not long: linters and quick tests, under two minutes
+check: tools ## Run what takes no container: linters and quick tests, some five minutes
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick-tests
 
 .PHONY: lint

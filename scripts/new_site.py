@@ -1,4 +1,4 @@
-"""Make a directory for a site of one's own: `python scripts/new_site.py ../mysite`.
+"""Make a new site's directory: `python scripts/new_site.py ../mysite`.
 
 It holds an inventory for each environment, the version of Eyewall that it uses, and a Makefile. Nothing in it is a link to this
 repository, and nothing in this repository is to be edited for it.

@@ -79,9 +79,12 @@ def wheel(path: Path, files: dict[str, str | bytes], name: str = "board", needs:
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
     with zipfile.ZipFile(file, "w") as archive:
-        for member, content in {**files, **metadata}.items():
-            archive.writestr(member, content)
-        archive.writestr(f"{info}/RECORD", "".join(f"{member},,\n" for member in [*files, *metadata, f"{info}/RECORD"]))
+        record = {f"{info}/RECORD": "".join(f"{member},,\n" for member in [*files, *metadata, f"{info}/RECORD"])}
+        for member, content in {**files, **metadata, **record}.items():
+            # a member's date would be now, and the same wheel another one two seconds later
+            entry = zipfile.ZipInfo(member)
+            entry.external_attr = 0o600 << 16
+            archive.writestr(entry, content)
     return file
 
 

@@ -131,3 +131,12 @@ def render(template: str, **given: Any) -> str:
     full = ROLES / role / "templates" / path
     assert full.is_file(), f"{full} is not there"
     return str(evaluate(f"lookup('ansible.builtin.template', {str(full)!r})", **(BOARD | given)))
+
+
+def with_error_pages(haproxy_cfg: str, folder: Path, **given: Any) -> str:
+    """Write HAProxy's pages of errors into `folder`; return the configuration with their paths there."""
+    for status, said in load_yaml(ROLES / "haproxy" / "vars" / "main.yml")["__haproxy_error_texts"].items():
+        item = {"key": status, "value": said}
+        page = evaluate("__haproxy_error_page", role_path=str(ROLES / "haproxy"), item=item, **given)
+        (folder / f"{status}.html").write_text(page)
+    return haproxy_cfg.replace("/etc/haproxy/errors", str(folder))

@@ -30,7 +30,8 @@ description:
     that is, no longer among C(generations), unless it is the current one, and the same deploy makes it again.
   - C(problems) has a sentence for each thing of the application that is not well, with what to do; C(silence) is why supervisord
     does not answer, "" where it does.
-  - C(deploys) are the last of C(deploys.jsonl), C(lock) is C(deploy.json), null where nobody deploys (M(deploy_lock)).
+  - C(deploys) are the last of C(deploys.jsonl), C(lock) is C(deploy.json), null where nobody deploys
+    (M(eyewall.tornado.deploy_lock)).
 options:
   root: {type: path, required: true, description: The application's directory on the host.}
   sockets: {type: path, required: true, description: Directory of the admin sockets.}

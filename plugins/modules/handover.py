@@ -22,9 +22,9 @@ module: handover
 short_description: Take a host from its current generation to the wanted one, without losing a request
 description:
   - A generation is a release with its settings, one supervisord process group whose configuration never changes
-    (M(smoke_test) writes it). The move is, for a batch of ports at a time, to start the new process (it joins the port),
-    to wait until its admin socket says that it is ready, to ask the old one to drain, and to stop it when it has. At the end
-    C(current) points to the new generation, which is what starts at boot, and the old group is gone.
+    (M(eyewall.tornado.smoke_test) writes it). The move is, for a batch of ports at a time, to start the new process (it joins
+    the port), to wait until its admin socket says that it is ready, to ask the old one to drain, and to stop it when it has. At
+    the end C(current) points to the new generation, which is what starts at boot, and the old group is gone.
   - Before that, whatever else runs as the account is looked for, and whatever else listens on the ports. What a release left is
     ended; what anything else leads to, C(strangers) says. The result names both.
   - Whatever state an interrupted run left is taken from where it is.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import socket
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.eyewall.tornado.plugins.module_utils.packaged import as_packaged, conffiles_of
 
 DOCUMENTATION = r"""
 module: nginx_preflight
@@ -133,18 +133,16 @@ def sandbox_mistakes(found: list[Directive]) -> Iterator[str]:
                 break
 
 
-def is_debians(site: Path, conffiles: str) -> bool:
-    """Whether a site is Debian's own page, by what dpkg-query says of `Conffiles`."""
+def has_debians_page(module: AnsibleModule) -> bool:
+    """Whether Debian's own page is among the sites."""
     available = DIRECTORY / "sites-available/default"
-    if not (site.is_symlink() and site.resolve() == available and available.exists()):
-        return False
-    return f" {available} {hashlib.md5(available.read_bytes()).hexdigest()}" in conffiles  # noqa: S324 -- what dpkg keeps
+    linked = DEFAULT.is_symlink() and DEFAULT.resolve() == available and available.exists()
+    return linked and as_packaged(available, conffiles_of(module))
 
 
 def asked(module: AnsibleModule, content: str) -> tuple[int, str, str]:
     """What nginx says of the configuration to come: status, the whole configuration, complaints."""
-    _, conffiles, _ = module.run_command(["dpkg-query", "--show", "--showformat=${Conffiles}\n"], check_rc=True)
-    if is_debians(DEFAULT, conffiles):
+    if has_debians_page(module):
         sites = sorted(set((DIRECTORY / "sites-enabled").glob("[!.]*")) - {DEFAULT})
         content = content.replace(INCLUDED, "\n".join(f"include {site};" for site in sites))
     # the package that has the directive comes later

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import socket
 from glob import glob
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.eyewall.tornado.plugins.module_utils.packaged import as_packaged, conffiles_of
 
 DOCUMENTATION = r"""
 module: refuse_foreign
@@ -26,23 +26,19 @@ options:
 """
 
 
-def as_packaged(path: Path, conffiles: str) -> bool:
-    """Whether a file is as its package brought it, by what dpkg-query says of `Conffiles`."""
-    known = re.findall(rf"^ {re.escape(str(path))} ([0-9a-f]{{32}})\b", conffiles, re.MULTILINE)
-    return hashlib.md5(path.read_bytes()).hexdigest() in known  # noqa: S324 -- what dpkg keeps
-
-
-def foreign_files(files: dict[str, str], claim: str, conffiles: str) -> list[str]:
+def foreign_files(module: AnsibleModule, files: dict[str, str], claim: str) -> list[str]:
     """Those of the files that are somebody else's."""
     if claim and glob(claim):  # noqa: PTH207 -- absolute, and may have wildcards in its directory
         return []
-    return [
+    not_ours = [
         path
         for path, words in files.items()
-        if (file := Path(path)).exists()
-        and words not in file.read_text(errors="replace")
-        and not as_packaged(file, conffiles)
+        if (file := Path(path)).exists() and words not in file.read_text(errors="replace")
     ]
+    if not not_ours:  # as in every run but a host's first
+        return []
+    conffiles = conffiles_of(module)
+    return [path for path in not_ours if not as_packaged(Path(path), conffiles)]
 
 
 def holders(listening: str) -> list[tuple[str, int]]:
@@ -87,11 +83,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     params: dict[str, Any] = module.params
-    _, conffiles, _ = module.run_command(["dpkg-query", "--show", "--showformat=${Conffiles}\n"], check_rc=True)
     sentences = [
         f"{path}: got a file on {socket.gethostname()} that somebody wrote; expected none, or Debian's own, because this file is "
         "written whole. Keep what it has elsewhere and remove it, or give this part of the site another host."
-        for path in foreign_files(params["files"], params["claim"], conffiles)
+        for path in foreign_files(module, params["files"], params["claim"])
     ]
     for variable, port in params["ports"].items():
         if wrong := port_mistake(module, variable, int(port), params["service"]):

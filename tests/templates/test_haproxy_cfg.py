@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eyewall_support import ROLES, evaluate, load_yaml, render
+from eyewall_support import ROLES, evaluate, load_yaml, render, with_error_pages
 
 TEMPLATE = "haproxy/etc/haproxy/haproxy.cfg.j2"
 STICKY = {"haproxy_sticky": True, "haproxy_sticky_key": "a secret of the site", "haproxy_static_paths": ["/static/"]}
@@ -82,15 +82,6 @@ def test_variables_reach_their_directives() -> None:
     assert "server app2 [2001:db8::2]:80 track board/app2 tcp-ut 5s" in section(text, "backend", "board-once")
 
 
-def with_pages(text: str, folder: Path, **given: Any) -> str:
-    """Write the pages of errors into `folder`, and return the configuration with their paths there."""
-    for status, said in load_yaml(ROLES / "haproxy" / "vars" / "main.yml")["__haproxy_error_texts"].items():
-        item = {"key": status, "value": said}
-        page = evaluate("__haproxy_error_page", role_path=str(ROLES / "haproxy"), item=item, **given)
-        (folder / f"{status}.html").write_text(page)
-    return text.replace("/etc/haproxy/errors", str(folder))
-
-
 def test_it_waits_longer_than_nginx_which_knows_what_was_wrong() -> None:
     assert evaluate("haproxy_server_timeout > nginx_proxy_read_timeout")
     assert evaluate("haproxy_tunnel_timeout > nginx_proxy_read_timeout")
@@ -138,7 +129,7 @@ def test_the_service_always_comes_back() -> None:
 )
 def test_haproxy_takes_it_without_a_warning(given: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "haproxy.cfg"
-    file.write_text(with_pages(conf(**given), tmp_path))
+    file.write_text(with_error_pages(conf(**given), tmp_path))
     assert HAPROXY
     done = subprocess.run([HAPROXY, "-c", "-f", file], capture_output=True, text=True, check=False, timeout=20)
     assert done.returncode == 0, done.stderr
@@ -294,7 +285,7 @@ class Site:
         # what only root may, and what belongs to the machine
         text = re.sub(r"(?m)^ +(user|group|chroot|log stdout) .*\n", "", text)
         text = text.replace("/run/haproxy/admin.sock user root group root", str(folder / "s"))
-        (folder / "cfg").write_text(with_pages(text, folder))
+        (folder / "cfg").write_text(with_error_pages(text, folder))
         self.start()
 
     def start(self) -> None:

@@ -684,7 +684,7 @@ def test_each_of_its_own_answers_has_a_page(http: Block, server: Block) -> None:
     every, too_large = server.all("error_page")
     assert every == [*map(str, texts), "/.eyewall/error.$error_format"]
     assert too_large == ["494", "=431", "/.eyewall/error.$error_format"], (
-        "nginx' own number for a head that is too large"
+        "nginx's own number for a head that is too large"
     )
     said = {words[0]: words[1] for words in http.block("map", "$status", "$error_text").directives}
     assert said.keys() == {"default", *map(str, texts)}

@@ -17,7 +17,6 @@ def chunked(*parts: bytes, trailer: bytes = b"") -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n" + trailer + b"\r\n"
 
 
-FORM = "Content-Type: application/x-www-form-urlencoded"
 CHUNKED = "Transfer-Encoding: chunked"
 CASES: dict[str, bytes] = {
     # methods
@@ -226,7 +225,7 @@ MEANT = (
     Meant(BOTH, EVERY, "header vary", "it may be compressed for another client"),
     Meant(BOTH, ".*with gzip", "header (content-encoding|content-length|transfer-encoding)", "compressed by nginx"),
     Meant(BOTH, ".*with gzip", "header etag", "weak: the bytes are others"),
-    # errors of its own
+    # refused by nginx or HAProxy
     Meant(BOTH, EVERY, "by", "whoever refuses a request has a page for it"),
     Meant(BOTH, NO_REQUEST, "status", "nginx takes it for no request"),
     Meant(BOTH, "CONNECT|a small method", "status", "the same"),

@@ -18,10 +18,11 @@ import pytest
 import yaml
 from entry_point_cases import CASES, MEANT, Difference, request
 from eyewall_ambiguous import AMBIGUOUS, FORGED
-from eyewall_support import ROLES, evaluate, load_yaml, render
+from eyewall_support import render, with_error_pages
 from fleet_support import REPOSITORY, Fleet, until
 from raw_client import Answer, ask
 
+HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin") or "haproxy"  # scripts/system-packages haproxy
 PORTS = {"direct": 8142, "other": 8143, "haproxy": 8144, "statistics": 8145, "alone": 8146}
 
 
@@ -53,11 +54,8 @@ def haproxy_cfg(place: Path, server: str, port: str = "haproxy") -> Path:
         haproxy_servers=[{"name": "app1", "address": server}],
     )  # fmt: skip
     text = re.sub(r"(?m)^ +(user|group|chroot|stats socket) .*\n", "", text)
-    for status, said in load_yaml(ROLES / "haproxy/vars/main.yml")["__haproxy_error_texts"].items():
-        page = evaluate("__haproxy_error_page", role_path=str(ROLES / "haproxy"), item={"key": status, "value": said})
-        (place / f"{status}.html").write_text(page)
     path = place / "haproxy.cfg"
-    path.write_text(text.replace("/etc/haproxy/errors", str(place)))
+    path.write_text(with_error_pages(text, place))
     return path
 
 
@@ -94,12 +92,10 @@ def entrances(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "UserKnownHostsFile=/dev/null",
     ]
     nginx = urlsplit(fleet.doors["app1"]).netloc
-    haproxy = shutil.which("haproxy", path="/usr/sbin:/usr/bin")
-    assert haproxy, "scripts/system-packages haproxy"
     with contextlib.ExitStack() as running:
         running.enter_context(listening(forward, PORTS["direct"], place / "ssh.log"))
         running.enter_context(
-            listening([haproxy, "-db", "-f", str(haproxy_cfg(place, nginx))], PORTS["haproxy"], place / "haproxy.log")
+            listening([HAPROXY, "-db", "-f", str(haproxy_cfg(place, nginx))], PORTS["haproxy"], place / "haproxy.log")
         )
         yield {"direct": PORTS["direct"], "nginx": int(nginx.rpartition(":")[2]), "haproxy": PORTS["haproxy"]}
 
@@ -243,7 +239,7 @@ def test_it_is_json_for_who_accepts_nothing_else(entrances: dict[str, int], sent
 
 def test_a_balancer_without_a_host_has_the_same_page(tmp_path: Path) -> None:
     text = haproxy_cfg(tmp_path, "127.0.0.1:1", "alone")
-    with listening(["/usr/sbin/haproxy", "-db", "-f", str(text)], PORTS["alone"], tmp_path / "log"):
+    with listening([HAPROXY, "-db", "-f", str(text)], PORTS["alone"], tmp_path / "log"):
         sent = request("GET /a")
         answer = until(lambda: (found := ask(PORTS["alone"], sent)).status == 503 and found, "the host to be out")
     assert (answered_by(answer), answer.all("Cache-Control")) == ("error page", ["no-store"])

@@ -653,9 +653,7 @@ class Connection:
         if connected is None:
             return
         if lingers:
-            task = self.around.loop.create_task(linger(connected))
-            self.around.lingering.add(task)
-            task.add_done_callback(self.around.lingering.discard)
+            linger(connected, self.around.loop, self.around.lingering)
             return
         with contextlib.suppress(OSError):  # also where a child that C code forked has a copy of it
             connected.shutdown(socket.SHUT_RDWR)
@@ -730,8 +728,7 @@ class Connection:
             if number == len(data):
                 return self.around.done
             self.out = out = deque((memoryview(data)[number:],))
-            self.kept = self.sent = 0
-            self.kept = len(data) - number
+            self.kept, self.sent = len(data) - number, 0
             self.futures: deque[tuple[int, Future[None]]] = deque()
             self._watcher.add_writer(connected.fileno(), self._writable)
         else:

@@ -69,6 +69,11 @@ class Answer(Protocol):
     def close(self) -> None: ...
 
 
+def announces_body(headers: HTTPHeaders) -> bool:
+    """Tell whether a request has a body, by its headers."""
+    return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
+
+
 class Exchange(Events):
     """One object per connection, used for one request after the other; with a body, the delegate before the application's."""
 
@@ -144,7 +149,7 @@ class Exchange(Events):
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        if "Transfer-Encoding" not in headers and headers.get("Content-Length", "0") == "0":
+        if not announces_body(headers):
             return self.delegate.headers_received(start_line, headers)
         self.has_body = True
         # The handler of a stream begins now; any other is found now, and begins when the body is complete.

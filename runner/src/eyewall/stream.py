@@ -65,9 +65,7 @@ class Stream(IOStream):
         """Close the connection, also where a child that C code forked has a copy of it."""
         if self.unread:
             connection, self.socket = self.socket, None  # type: ignore[assignment]
-            task = asyncio.get_running_loop().create_task(linger(connection))
-            self._lingering.add(task)
-            task.add_done_callback(self._lingering.discard)
+            linger(connection, asyncio.get_running_loop(), self._lingering)
             return
         with contextlib.suppress(OSError):  # its client has closed it already
             self.socket.shutdown(socket.SHUT_RDWR)
@@ -85,8 +83,17 @@ class Stream(IOStream):
             super()._handle_read()
 
 
-async def linger(connection: socket.socket) -> None:
-    """Close a connection for writing, and for reading when its peer has closed it too, or after `LINGER` seconds."""
+def linger(connection: socket.socket, loop: asyncio.AbstractEventLoop, lingering: set[asyncio.Task[None]]) -> None:
+    """Close a connection for writing, and for reading when its peer has closed it too, or after `LINGER` seconds.
+
+    The task that does it is in `lingering` meanwhile.
+    """
+    task = loop.create_task(_linger(connection))
+    lingering.add(task)
+    task.add_done_callback(lingering.discard)
+
+
+async def _linger(connection: socket.socket) -> None:
     with connection, contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(TimeoutError):

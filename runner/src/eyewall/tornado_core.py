@@ -10,18 +10,15 @@ Private names of Tornado that are used here (checked against 6.5 and 6.6): ``HTT
 
 from asyncio import Future
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
-from eyewall.exchange import Exchange
+from eyewall.exchange import Exchange, announces_body
 from eyewall.head import split_head
 from eyewall.stream import Stream
-
-if TYPE_CHECKING:
-    pass
 
 
 class TornadoRequest:
@@ -91,7 +88,7 @@ class TornadoExchange(Exchange):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         self.begin(TornadoRequest(self.core_request), headers)
-        self._set_unread("Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0")
+        self._set_unread(announces_body(headers))
         return super().headers_received(start_line, headers)
 
     def forget_body(self) -> None:
