@@ -87,15 +87,18 @@ lint: tools
 	MYPYPATH=tests/apps/gauge/src mypy --strict tests/apps/gauge/src
 	ansible-lint --offline
 
+# Some tests are of time, and others run beside them on a machine that may have other work: what failed has to pass alone.
+ONCE_MORE = { echo "What failed, once more and alone:"; python -m pytest -q --last-failed --last-failed-no-failures none; }
+
 .PHONY: quick-tests
 quick-tests: tools
 	@scripts/system-packages $(FOR_QUICK_TESTS)
-	python -m pytest -q -n 3 --dist loadfile -m 'not slow'
+	python -m pytest -q -n 3 --dist loadfile -m 'not slow' || $(ONCE_MORE)
 
 .PHONY: tests
 tests: tools ## Run every test without a container, the page in a real browser among them
 	@scripts/system-packages $(FOR_TESTS)
-	python -m pytest -q -n 3 --dist loadfile
+	python -m pytest -q -n 3 --dist loadfile || $(ONCE_MORE)
 
 .PHONY: molecule
 molecule: tools packages-containers ## Run molecule's scenarios on containers

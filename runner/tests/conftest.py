@@ -1,5 +1,6 @@
+import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,24 @@ TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "src")]
 
 from eyewall_harness import Eyewall  # noqa: E402 - found through the line above
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Return a number to make inputs with: another in each run, but one that the test failed with until it passes."""
+    cache = request.config.cache
+    number: int = cache.get(f"seed/{request.node.nodeid}", None) or random.SystemRandom().randrange(1, 1 << 32)
+    cache.set(f"seed/{request.node.nodeid}", number)
+    print(f"seed {number}")  # noqa: T201 - pytest shows it if the test failed
+    return number
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    if call.when == "call" and report.passed and "seed" in getattr(item, "fixturenames", ()):
+        item.config.cache.set(f"seed/{item.nodeid}", None)
+    return report
 
 
 @pytest.fixture

@@ -309,18 +309,14 @@ async def fuzz(seed: int, number: int) -> None:
 
 @as_tornado_6_6
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_conversations_are_what_they_are_with_tornado(loop: str) -> None:
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")  # noqa: T201 - pytest shows it if the test failed
+def test_conversations_are_what_they_are_with_tornado(loop: str, seed: int) -> None:
     run(fuzz(seed, 1000), loop)
 
 
 @as_tornado_6_6
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_many_conversations_are_what_they_are_with_tornado(loop: str) -> None:
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")  # noqa: T201
+def test_many_conversations_are_what_they_are_with_tornado(loop: str, seed: int) -> None:
     run(fuzz(seed, 10_000), loop)  # 20,000 on both loops
 
 

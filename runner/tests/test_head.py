@@ -116,9 +116,7 @@ def heads(seed: int, number: int, wild: float) -> list[bytes]:
 
 
 @pytest.mark.parametrize("wild", [0, 0.03, 0.3])
-def test_a_head_is_what_tornado_makes_of_it(wild: float) -> None:
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")  # noqa: T201 - pytest shows it if the test failed
+def test_a_head_is_what_tornado_makes_of_it(wild: float, seed: int) -> None:
     for data in heads(seed, 5000, wild):
         assert outcome(split_head, data) == outcome(by_tornado, data), data
 
