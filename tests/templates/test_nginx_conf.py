@@ -535,6 +535,8 @@ def refused_with(server: Block, condition: str) -> list[str]:
     assert not re.search(pattern, "/.eyewall/error.html")
     location = server.block("location", "=", address)
     assert location.has("internal")
+    # which the conditions do not look at: a client that asks for one itself would be past them
+    assert server.block("location", "^~", "/.eyewall/").has("internal")
     return location.get("return")
 
 

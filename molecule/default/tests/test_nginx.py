@@ -96,6 +96,10 @@ def raw(site, *lines):
         ("GET http://board.example/whoami HTTP/1.1", "Board.example:80", 200),
         ("GET /whoami HTTP/1.1", "evil.example", 421),
         ("GET /static/robots.txt HTTP/1.1", "evil.example", 421),
+        # error pages are below it: what is refused is not looked at there, so nobody may ask for it
+        ("GET /.eyewall/x HTTP/1.1", "board.example", 404),
+        ("GET /.eyewall/x HTTP/1.1", "localhost", 404),
+        ("GET http://board.example/a/../.eyewall/x HTTP/1.1", "evil.example", 404),
         ("GET /whoami HTTP/1.1", "x.board.example", 421),
         # what some take for the name of a user, or for the port
         ("GET /whoami HTTP/1.1", "board.example:80@evil.example", 400),
