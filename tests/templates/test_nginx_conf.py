@@ -713,6 +713,9 @@ def test_each_of_its_own_answers_has_a_page(http: Block, server: Block) -> None:
         ("application/vnd.api+json, application/json", "json"),
         ("application/problem+json", "json"),
         ("application/jsonp", "html"),
+        ("application/json,application/problem+json ; q=0.5 , application/json", "json"),
+        ("application/json,application/json,text/html", "html"),
+        ("text/html,application/json", "html"),
     ],
 )
 def test_json_for_who_accepts_only_json(http: Block, accept: str, form: str) -> None:

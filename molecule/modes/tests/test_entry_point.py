@@ -224,8 +224,9 @@ def test_an_error_page_says_what_happened_and_how_it_is_found(fleet: Fleet, entr
         (request("POST /m", "Content-Length: 2000000", "Accept: application/problem+json"), 413),
         (request("GET /static/nothing.js?v=0", "Accept: application/json"), 404),
         (request("POST /static/gauge.css", "Content-Length: 0", "Accept: application/json"), 405),
+        (request("GET /static/nothing.js?v=0", f"Accept: {','.join(['application/json'] * 1000)}"), 404),
     ],
-    ids=["431", "502", "413", "404", "405"],
+    ids=["431", "502", "413", "404", "405", "a thousand types"],
 )
 def test_it_is_json_for_who_accepts_nothing_else(entrances: dict[str, int], sent: bytes, status: int) -> None:
     answer = ask(entrances["nginx"], sent)
