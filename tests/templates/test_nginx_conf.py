@@ -477,6 +477,27 @@ def test_a_denied_path_is_denied_in_every_spelling(path: str, denied: bool) -> N
 
 
 @pytest.mark.parametrize(
+    ("asked", "denied"),
+    [
+        ("/metrics/../a", True),
+        ("/%6detrics/.%2E/a", True),
+        ("/metrics%2f..%2fa", True),
+        ("//metrics/..", True),
+        ("/metrics/..?b", True),
+        ("/a?to=/../b", False),
+        ("/a..b/...", False),
+        ("/..a", False),
+    ],
+)
+def test_what_the_application_resolves_otherwise_is_denied(asked: str, denied: bool) -> None:
+    server = conf(nginx_denied_paths=["/metrics"]).block("http").block("server")
+    (rule,) = [block for block in server.named("if") if block.words[1] == "($request_uri"]
+    assert rule.words[2] == "~*"
+    assert rule.get("rewrite")[1] == "/.eyewall/404"
+    assert bool(re.search(rule.words[3].removesuffix(")").strip('"'), asked, re.IGNORECASE)) == denied
+
+
+@pytest.mark.parametrize(
     ("name", "value", "fits"),
     [
         ("nginx_denied_paths", ["/metrics", "/a.b/", "/"], True),

@@ -130,6 +130,8 @@ def test_a_denied_path_is_denied_in_every_spelling_and_below(site):
     """Whatever could reach the same handler in some framework is answered by nginx; what could not, by the application."""
     host = "Host: board.example"
     spellings = ["", "/", ";x", "%2f", "%2F", "/x", "%3bx", "%0a", "%20", "?x", "/../private"]
+    # which is another path for nginx, and may not be for the application
+    spellings += ["/../x", "/%2e%2e/x", "%2f..%2fx", "/.."]
     paths = [f"/private{end}" for end in spellings]
     paths += [
         "//private",
