@@ -192,6 +192,28 @@ def test_preflight(given: dict[str, Any], said: str | None) -> None:
         assert any(said in expected for expected in found), found
 
 
+@needs_haproxy
+@pytest.mark.parametrize(
+    ("letters", "fits"), [("x" * 7000, True), ("%" * 3500, True), ("%" * 4100, False), ("é" * 4100, False)]
+)
+def test_a_page_that_fits_into_its_buffer(letters: str, fits: bool, tmp_path: Path) -> None:
+    """Where it does not, HAProxy refuses the whole configuration: the control is a page of twice that size."""
+    page = tmp_path / "own.html"
+    page.write_text(letters)
+    given = {"haproxy_servers": SERVERS, "haproxy_headers_size": "8k", "haproxy_error_page": str(page)}
+    task, *_ = load_yaml(ROLES / "haproxy" / "tasks" / "preflight.yml")
+    rules = [item["that"].strip("{} \n") for item in task["loop"] if item["name"] == "haproxy_error_page"]
+    assert all(evaluate(rule, **given) for rule in rules) == fits
+    assert not all(evaluate(rule, **given | {"haproxy_error_page": os.path.relpath(page)}) for rule in rules)
+    for text, taken in ((letters, True), ("x" * 30000, False)):
+        page.write_text(text)
+        file = tmp_path / "haproxy.cfg"
+        file.write_text(with_error_pages(conf(**given), tmp_path, haproxy_error_page=str(page)))
+        assert HAPROXY
+        done = subprocess.run([HAPROXY, "-c", "-f", file], capture_output=True, text=True, check=False, timeout=20)
+        assert (done.returncode == 0) == taken, done.stderr
+
+
 # ---- What it does ----
 
 

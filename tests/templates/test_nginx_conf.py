@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import mimetypes
+import os
 import re
 import subprocess
 import sys
@@ -500,6 +501,11 @@ def test_what_the_application_resolves_otherwise_is_denied(asked: str, denied: b
 @pytest.mark.parametrize(
     ("name", "value", "fits"),
     [
+        ("nginx_error_page", "", True),
+        ("nginx_error_page", __file__, True),
+        # for the role it would be relative to its own directory and to the playbook's, and not to this one
+        ("nginx_error_page", os.path.relpath(__file__), False),
+        ("nginx_error_page", "/nowhere/error.html", False),
         ("nginx_denied_paths", ["/metrics", "/a.b/", "/"], True),
         ("nginx_denied_paths", ["metrics"], False),
         ("nginx_denied_paths", ["/a b"], False),
@@ -524,7 +530,7 @@ def test_what_the_application_resolves_otherwise_is_denied(asked: str, denied: b
     ],
     ids=str,
 )
-def test_only_what_can_work_passes_the_preflight(name: str, value: list[str], fits: bool) -> None:
+def test_only_what_can_work_passes_the_preflight(name: str, value: list[str] | str, fits: bool) -> None:
     task, *_ = load_yaml(ROLES / "nginx" / "tasks" / "preflight.yml")
     rules = [item["that"].strip("{} \n") for item in task["loop"] if item["name"] == name]
     assert all(evaluate(rule, **{name: value}) for rule in rules) == fits
