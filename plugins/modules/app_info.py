@@ -68,7 +68,8 @@ def generations(layout: Layout, sockets: Path) -> list[dict[str, Any]]:
         }
     for name, one in found.items():
         one["before"] = name == before
-    return sorted(found.values(), key=lambda one: one["last_current"] or 0, reverse=True)
+    # the date is of whole seconds, and may be gone
+    return sorted(found.values(), key=lambda one: (one["current"], one["last_current"] or 0, one["name"]), reverse=True)
 
 
 def processes(known: list[dict[str, Any]], sockets: Path) -> list[dict[str, Any]]:
