@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import itertools
+import json
 import logging
 import random
 import re
@@ -16,12 +17,14 @@ from typing import Any
 import pytest
 import tornado
 import uvloop
+from eyewall import server as server_module
 from eyewall.answers import for_proxies
 from eyewall.bodies import Limits
+from eyewall.context import request_id
 from eyewall.server import Server
 from eyewall_ambiguous import AMBIGUOUS, FORGED, FRAMED
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_unix_socket
+from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketHandler
@@ -460,3 +463,49 @@ def test_an_answer_that_nobody_reads_any_more_ends(loop: str) -> None:
         server.stop()
 
     run(asyncio.wait_for(leave(), 60), loop)
+
+
+@stream_request_body
+class Ids(RequestHandler):
+    async def prepare(self) -> None:
+        self.ids = [request_id.get()]
+
+    def data_received(self, chunk: bytes) -> None:
+        self.ids.append(request_id.get())
+
+    async def post(self) -> None:
+        await asyncio.sleep(0)
+        self.write({"ids": [*self.ids, request_id.get()]})
+
+
+@pytest.mark.parametrize("few", [0, 256], ids=["crowd", "loop"])
+def test_a_body_in_pieces_has_one_request_id(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so has that of a request that was sent before the answer to the one before it."""
+    monkeypatch.setattr(server_module, "FEW", few)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+
+    async def ask() -> None:
+        server = Server(Application([("/", Ids)]), limits=Limits(0, 0))
+        (listener,) = bind_sockets(0, "127.0.0.1")
+        server.add_sockets([listener])
+        peers = [await asyncio.open_connection(*listener.getsockname()) for _ in range(3)]
+        for piece in (head + b"a", b"b", b"c" + head + b"d", b"e", b"f" + head, b"gh", b"i"):
+            for _, writer in peers:
+                writer.write(piece)
+                await asyncio.sleep(0.01)
+        seen = set()
+        for reader, writer in peers:
+            for _ in range(3):
+                head_ = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"Content-Length: (\d+)", head_)
+                assert length
+                ids = json.loads(await reader.readexactly(int(length[1])))["ids"]
+                assert len(ids) >= 4
+                assert len(set(ids)) == 1, ids
+                seen.add(ids[0])
+            writer.close()
+        assert len(seen) == 9
+        server.stop()
+        await server.close_all_connections()
+
+    asyncio.run(asyncio.wait_for(ask(), 20))

@@ -10,8 +10,6 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import Callable
-from contextvars import copy_context
-from functools import partial
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -45,8 +43,10 @@ class Crowd:
         self._queue: deque[int] = deque()
         self._more = self._ending = False
         self._turns = 0
-        # Of connections, which have no handler but a reader and a writer, as the loop has them
-        self._callbacks: dict[int, dict[int, Callable[[], object]]] = {}
+        # Of connections, which have no handler but a reader and a writer, as the loop has them. They are called in no context of
+        # their own, for that is memory of each that is idle.
+        self._readers: dict[int, Callable[[], object]] = {}
+        self._writers: dict[int, Callable[[], object]] = {}
         hide_file(self._epoll.fileno())
         self._loop.add_reader(self._epoll.fileno(), self._look)
 
@@ -69,11 +69,15 @@ class Crowd:
 
     def remove_handler(self, file: Any) -> None:
         number = _number(file)
+        self._forget(number)
+        del self._handlers[number]
+
+    def _forget(self, number: int) -> None:
         if number in self._left:
             self._left.discard(number)
         else:
             self._watch(number, 0)
-        del self._handlers[number], self._events[number]
+        del self._events[number]
 
     def _watch(self, number: int, events: int, more: int = 0) -> None:
         before, events = self._events[number], events & (self.READ | self.WRITE)
@@ -89,39 +93,37 @@ class Crowd:
     # What a connection calls, as it would call the loop
 
     def add_reader(self, number: int, callback: Callable[[], object]) -> None:
-        self._add(number, self.READ, callback)
+        self._readers[number] = callback
+        self._update(number)
 
     def add_writer(self, number: int, callback: Callable[[], object]) -> None:
-        self._add(number, self.WRITE, callback)
+        self._writers[number] = callback
+        self._update(number)
 
     def remove_reader(self, number: int) -> None:
-        self._remove(number, self.READ)
+        del self._readers[number]
+        self._update(number)
 
     def remove_writer(self, number: int) -> None:
-        self._remove(number, self.WRITE)
+        del self._writers[number]
+        self._update(number)
 
-    def _add(self, number: int, event: int, callback: Callable[[], object]) -> None:
-        callbacks = self._callbacks.setdefault(number, {})
-        # as in the loop, each has its own context
-        callbacks[event] = partial(copy_context().run, callback)
-        if number in self._handlers:
-            self.update_handler(number, sum(callbacks))
+    def _update(self, number: int) -> None:
+        events = (self.READ if number in self._readers else 0) | (self.WRITE if number in self._writers else 0)
+        if events:
+            self._events.setdefault(number, 0)
+            self.update_handler(number, events)
         else:
-            self.add_handler(number, self._call, sum(callbacks))
+            self._forget(number)
 
-    def _remove(self, number: int, event: int) -> None:
-        callbacks = self._callbacks[number]
-        callbacks.pop(event, None)
-        if callbacks:
-            self.update_handler(number, sum(callbacks))
-        else:
-            del self._callbacks[number]
-            self.remove_handler(number)
-
-    def _call(self, number: int, events: int) -> None:
-        for event in (self.READ, self.WRITE):
-            if events & event and (callback := self._callbacks.get(number, {}).get(event)):
-                callback()
+    def _handle(self, number: int, events: int) -> None:
+        if (handler := self._handlers.get(number)) is not None:
+            handler(number, events)
+            return
+        if events & self.READ and (callback := self._readers.get(number)) is not None:
+            callback()
+        if events & self.WRITE and (callback := self._writers.get(number)) is not None:
+            callback()
 
     # What the loop calls
 
@@ -137,7 +139,7 @@ class Crowd:
                     self._left.add(number)
                     self._queue.append(number)
                 else:
-                    self._handlers[number](number, events)
+                    self._handle(number, events)
         finally:
             self._go_on()
 
@@ -162,7 +164,7 @@ class Crowd:
     def _end(self, number: int) -> None:
         if number not in self._left:
             return  # it was closed meanwhile; another one may have its number
-        self._handlers[number](number, self._events[number])
+        self._handle(number, self._events[number])
         if number in self._left:
             self._left.discard(number)
             events, self._events[number] = self._events[number], 0

@@ -11,6 +11,7 @@ Private names of Tornado that are used here (checked against 6.5 and 6.6): ``HTT
 """
 
 import re
+from sys import intern
 from typing import Any, cast
 
 from tornado.http1connection import HTTP1Connection
@@ -49,7 +50,8 @@ def well_formed(data: bytes) -> tuple[RequestStartLine, HTTPHeaders] | None:
     headers = HTTPHeaders.__new__(HTTPHeaders)
     headers._as_list = by_name
     headers._combined_cache = {}  # it is filled when a value is asked for
-    return RequestStartLine(*line.groups()), headers
+    method, path, version = line.groups()
+    return RequestStartLine(intern(method), path, intern(version)), headers
 
 
 def parse_head(data: bytes) -> tuple[RequestStartLine, HTTPHeaders]:

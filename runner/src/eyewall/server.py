@@ -11,7 +11,7 @@ its servers itself. `eyewall.program` puts `ProgramServer` there::
     HTTPServer.configure(ProgramServer)
 
 Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCPServer._sockets``, ``_handlers``, ``_stopped``,
-``_pending_sockets``, ``_handle_connection``; ``HTTPServer._connections``; ``httpserver._HTTPRequestContext``.
+``_pending_sockets``, ``_handle_connection``; ``HTTPServer._connections``; ``RequestHandler._headers``.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from http import HTTPStatus
 from time import perf_counter
 from typing import Any, ClassVar, Protocol, cast
 
-from tornado.httpserver import HTTPServer, _HTTPRequestContext
-from tornado.httputil import HTTPConnection, HTTPMessageDelegate
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate
 from tornado.iostream import IOStream
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
@@ -35,11 +35,12 @@ from tornado.websocket import WebSocketHandler
 from eyewall.answers import for_proxies
 from eyewall.bodies import LOOKS, WINDOW, Body, Limits
 from eyewall.children import hide
-from eyewall.connection import Connection, Surroundings
+from eyewall.connection import Connection, Request, Surroundings, TakenOver
 from eyewall.crowd import FEW, SLICE, Crowd
 from eyewall.door import Door
-from eyewall.exchange import Exchange
+from eyewall.exchange import Exchange, Peer
 from eyewall.log import log_request
+from eyewall.packed import pack
 from eyewall.proxies import Proxies
 from eyewall.stream import Stream
 from eyewall.tornado_core import TornadoExchange
@@ -51,6 +52,7 @@ SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
 # Bytes of a head: more than a proxy in front passes on, which has something to say of one that is too large. For the core it is
 # a connection to be closed, and for nginx then a process that does not answer (502). The role's nginx takes twice 64 KB at most.
 HEAD = 192 * 1024
+SETTLE_SECONDS = 1.0  # after which what a WebSocket began with is taken for read
 IDLE_CHECKS = 20  # in the time that a connection may be idle
 
 
@@ -273,10 +275,9 @@ class Server(HTTPServer):
         if connected.family != socket.AF_UNIX:
             with contextlib.suppress(OSError):  # its client has left already
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream: Any = _Accepted(connected)
-        context = _HTTPRequestContext(stream, address, self.protocol, self.trusted_downstream)
-        exchange = Exchange(self, context)
-        connection = Connection(self, around, connected, context=context, events=exchange, crowd=self._join())
+        peer = Peer(address, connected.family, self.protocol or "http")
+        exchange = Exchange(self, peer)
+        connection = Connection(self, around, connected, context=peer, events=exchange, crowd=self._join())
         self._connections.add(cast(Any, connection))
         self._add_exchange(connection, exchange)
 
@@ -305,6 +306,8 @@ class Server(HTTPServer):
     def add_detached(self, stream: IOStream, handler: "weakref.ref[WebSocketHandler] | None") -> None:
         """Count a connection that an application has taken over; a WebSocket is told when the server drains."""
         self._detached[stream] = handler
+        if handler is not None:
+            asyncio.get_running_loop().call_later(SETTLE_SECONDS, _settle, handler)
         if self.draining and handler is not None:
             self._untold.append(handler)
 
@@ -315,19 +318,30 @@ class Server(HTTPServer):
         return list(self._detached)
 
 
+class _Sent(HTTPHeaders):
+    """Headers of an answer that was sent, one for all: a `WebSocketHandler` has no use for them."""
+
+    def __setitem__(self, name: str, value: str) -> None:
+        raise RuntimeError(f"{name}: the headers were sent")
+
+
+_SENT = _Sent()
+
+
+def _settle(reference: "weakref.ref[WebSocketHandler]") -> None:
+    """Let a WebSocket keep no more of its handshake than it may be asked for."""
+    handler = reference()
+    if handler is None or not isinstance(connection := handler.request.connection, Request):
+        return
+    handler.request.connection = handler.request.server_connection = TakenOver(connection.connection)
+    pack(handler.request.headers)
+    handler._headers = _SENT
+
+
 def _sweep(reference: "weakref.ref[Server]") -> None:
     # A timer of the loop would keep a server whose program has forgotten it.
     if (server := reference()) is not None:
         server._close_idle()
-
-
-class _Accepted:
-    """What a context of Tornado's wants to know of a stream."""
-
-    __slots__ = ("socket",)
-
-    def __init__(self, connected: socket.socket) -> None:
-        self.socket = connected
 
 
 class Place(Protocol):

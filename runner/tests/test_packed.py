@@ -1,0 +1,116 @@
+"""Headers that are packed are those that they were."""
+
+import asyncio
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from eyewall import server
+from eyewall.bodies import Limits
+from eyewall.packed import PackedHeaders, pack
+from eyewall.server import Server
+from tornado.httputil import HTTPHeaders
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+from tornado.websocket import WebSocketHandler, websocket_connect
+
+TEXT = 'Host: x\r\nX-One: a, b: c;"d"\r\nCookie: seen=1; theme=dark\r\nX-Two: \xe9\r\nX-Two: second\r\nX-Empty: \r\n'
+
+
+@pytest.fixture
+def headers() -> HTTPHeaders:
+    made = HTTPHeaders.parse(TEXT)
+    pack(made)
+    assert type(made) is PackedHeaders
+    return made
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda headers: headers["X-One"],
+        lambda headers: headers.get("x-two"),
+        lambda headers: headers.get("X-Three", 3),
+        lambda headers: "host" in headers,
+        lambda headers: headers.get_list("X-Two"),
+        lambda headers: list(headers.get_all()),
+        list,
+        len,
+        str,
+        dict,
+        lambda headers: list(headers.items()),
+        lambda headers: headers == HTTPHeaders.parse(TEXT),
+        lambda headers: list(headers.copy().get_all()),
+        lambda headers: list(copy.copy(headers).get_all()),
+        lambda headers: list(copy.deepcopy(headers).get_all()),
+        lambda headers: list(pickle.loads(pickle.dumps(headers)).get_all()),  # noqa: S301 - ours
+        lambda headers: headers.pop("Cookie"),
+        lambda headers: headers.setdefault("X-Three", "3"),
+    ],
+)
+def test_whatever_is_asked_of_them(headers: HTTPHeaders, ask: Callable[[HTTPHeaders], Any]) -> None:
+    plain = HTTPHeaders.parse(TEXT)
+    assert ask(headers) == ask(plain)
+    assert list(headers.get_all()) == list(plain.get_all())
+    assert type(headers) is HTTPHeaders
+
+
+def test_they_can_be_changed(headers: HTTPHeaders) -> None:
+    headers.add("X-Two", "third")
+    del headers["Cookie"]
+    assert headers.get_list("X-Two") == ["\xe9", "second", "third"]
+    assert "Cookie" not in headers
+    pack(headers)
+    assert headers.get_list("X-Two") == ["\xe9", "second", "third"]
+
+
+def test_what_they_do_not_have_they_do_not_get(headers: HTTPHeaders) -> None:
+    with pytest.raises(AttributeError):
+        headers.nothing  # type: ignore[attr-defined] # noqa: B018
+    assert headers["Host"] == "x"
+
+
+@pytest.mark.parametrize("text", ["", "X-One: a\tb\r\n", "X-One: \xa0\r\n"], ids=ascii)
+def test_what_would_not_be_the_same_again_stays(text: str) -> None:
+    headers = HTTPHeaders.parse(text)
+    pack(headers)
+    assert type(headers) is HTTPHeaders
+    assert headers == HTTPHeaders.parse(text)
+
+
+def test_a_websocket_has_its_headers_later_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[WebSocketHandler] = []
+
+    class Talk(WebSocketHandler):
+        def open(self) -> None:
+            kept.append(self)
+
+        def on_message(self, message: str | bytes) -> None:
+            self.write_message(
+                f"{message!s} {self.request.headers['Sec-WebSocket-Version']} {self.request.headers['Host']}"
+            )
+
+    async def talk() -> None:
+        one = Server(Application([("/", Talk)]), limits=Limits(0, 0))
+        (listener,) = bind_sockets(0, "127.0.0.1")
+        one.add_sockets([listener])
+        port = listener.getsockname()[1]
+        client = await websocket_connect(f"ws://127.0.0.1:{port}/")
+        while type(kept[0].request.headers) is HTTPHeaders:  # noqa: ASYNC110 - nothing signals it
+            await asyncio.sleep(0.01)
+        connection = kept[0].request.connection
+        assert connection.context.remote_ip == "127.0.0.1"
+        assert connection.stream is None
+        with pytest.raises(RuntimeError, match="X-Late: the headers were sent"):
+            kept[0].add_header("X-Late", "1")
+        for _ in range(2):
+            await client.write_message("hello")
+            assert await client.read_message() == f"hello 13 127.0.0.1:{port}"
+        client.close()
+        one.stop()
+        await one.close_all_connections()
+
+    monkeypatch.setattr(server, "SETTLE_SECONDS", 0.05)
+    asyncio.run(asyncio.wait_for(talk(), 20))
