@@ -23,6 +23,7 @@ from eyewall.bodies import Limits
 from eyewall.context import request_id
 from eyewall.server import Server
 from eyewall_ambiguous import AMBIGUOUS, FORGED, FRAMED
+from eyewall_differences import DIFFERENCES
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.testing import bind_unused_port
@@ -301,10 +302,11 @@ async def fuzz(seed: int, number: int) -> None:
     generator = Generator(seed)
     try:
         for index in range(number):
+            pieces = generator.conversation()
             try:
-                await sides[(0, 0, 0, 1, 1, 2)[index % 6]].compare(generator.conversation())
+                await sides[(0, 0, 0, 1, 1, 2)[index % 6]].compare(pieces)
             except AssertionError as error:
-                raise AssertionError(f"seed {seed}, conversation {index}") from error
+                raise AssertionError(f"seed {seed}, conversation {index} is one for DIFFERENCES: {pieces!r}") from error
     finally:
         for side in sides:
             await side.stop()
@@ -321,6 +323,22 @@ def test_conversations_are_what_they_are_with_tornado(loop: str, seed: int) -> N
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_many_conversations_are_what_they_are_with_tornado(loop: str, seed: int) -> None:
     run(fuzz(seed, 10_000), loop)  # 20,000 on both loops
+
+
+@as_tornado_6_6
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_what_once_differed_does_not(name: str, loop: str) -> None:
+    options, pieces = DIFFERENCES[name]
+
+    async def ask() -> None:
+        sides = Sides(**options)
+        whole = b"".join(pieces)
+        for cut in (pieces, [whole], [whole[i : i + 1] for i in range(len(whole))]):
+            await sides.compare([*cut, END])
+        await sides.stop()
+
+    run(ask(), loop)
 
 
 @as_tornado_6_6
