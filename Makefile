@@ -123,6 +123,8 @@ lock: tools ## Make the lock files anew
 	  --custom-compile-command 'make lock' --group site --output-file requirements/site.txt --constraint requirements/dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --group build --output-file requirements/build.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --resolution lowest-direct \
+	  --custom-compile-command 'make lock' --output-file requirements/oldest.txt runner/pyproject.toml
 	for project in app tests/apps/gauge examples/bokeh examples/chat examples/flower examples/jupyter \
 	  examples/jupyterhub examples/thumbor; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \

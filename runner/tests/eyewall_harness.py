@@ -36,7 +36,8 @@ def free_port() -> int:
 
 
 def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(SRC), str(TESTS)])
+    # behind them, whatever this process has other libraries from (test_oldest_dependencies.py)
+    path = os.pathsep.join([str(SRC), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     return os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
