@@ -501,6 +501,10 @@ def test_what_the_application_resolves_otherwise_is_denied(asked: str, denied: b
 @pytest.mark.parametrize(
     ("name", "value", "fits"),
     [
+        ("nginx_client_connections", 0, True),
+        ("nginx_client_connections", 65535, True),
+        ("nginx_client_connections", 65536, False),
+        ("nginx_client_connections", -1, False),
         ("nginx_error_page", "", True),
         ("nginx_error_page", __file__, True),
         # for the role it would be relative to its own directory and to the playbook's, and not to this one
