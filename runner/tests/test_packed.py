@@ -2,7 +2,9 @@
 
 import asyncio
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -82,10 +84,12 @@ def test_what_would_not_be_the_same_again_stays(text: str) -> None:
 
 def test_a_websocket_has_its_headers_later_too(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[WebSocketHandler] = []
+    beneath: list[weakref.ref[Any]] = []
 
     class Talk(WebSocketHandler):
         def open(self) -> None:
             kept.append(self)
+            beneath.append(weakref.ref(self.request.server_connection))
 
         def on_message(self, message: str | bytes) -> None:
             self.write_message(
@@ -103,6 +107,8 @@ def test_a_websocket_has_its_headers_later_too(monkeypatch: pytest.MonkeyPatch) 
         connection = kept[0].request.connection
         assert connection.context.remote_ip == "127.0.0.1"
         assert connection.stream is None
+        gc.collect()
+        assert beneath[0]() is None, "what was beneath it is not kept"
         with pytest.raises(RuntimeError, match="X-Late: the headers were sent"):
             kept[0].add_header("X-Late", "1")
         for _ in range(2):

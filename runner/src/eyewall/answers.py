@@ -26,15 +26,15 @@ class ForProxies(OutputTransform):
     it does only without its buffer (``X-Accel-Buffering``, which it takes out).
     """
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_request",)
 
     def __init__(self, request: HTTPServerRequest) -> None:
-        self._connection = request.connection
+        self._request = request
 
     def transform_first_chunk(
         self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
     ) -> tuple[int, HTTPHeaders, bytes]:
-        if not getattr(self._connection, "_read_finished", True):
+        if not getattr(self._request.connection, "_read_finished", True):
             headers["Connection"] = "close"
         if (
             not finishing

@@ -70,7 +70,9 @@ class Peer:
         return self.address_family in (socket.AF_INET, socket.AF_INET6)
 
     def __str__(self) -> str:
-        return self.remote_ip if self._is_internet else native_str(self.address)
+        if self._is_internet:
+            return self.remote_ip
+        return native_str(self.address) if isinstance(self.address, bytes) else str(self.address)
 
 
 class Answer(Protocol):
