@@ -231,6 +231,12 @@ MEANT = (
     Meant(BOTH, "CONNECT|a small method", "status", "the same"),
     Meant(
         BOTH,
+        "path /a/\\.\\./b",
+        "status",
+        "404 beside nginx_denied_paths: nginx resolves it, and the application sees what was written",
+    ),
+    Meant(
+        BOTH,
         "a header of 40 KB",
         "status",
         "431: larger than nginx_request_headers_size; HAProxy's 400 where it does not fit its buffer",
