@@ -173,6 +173,18 @@ class Connection:
         else:
             self.crowd.add_reader(connected.fileno(), self._readable_in_crowd)
 
+    def _watch_writes(self, connected: socket.socket) -> None:
+        if self.crowd is None:
+            self.around.loop.add_writer(connected.fileno(), self._writable)
+        else:
+            self.crowd.add_writer(connected.fileno(), self._writable_in_crowd)
+
+    def _writable_in_crowd(self) -> None:
+        if self.scope is None:
+            self._writable()
+        else:
+            self.scope.run(self._writable)
+
     def _readable_in_crowd(self) -> None:
         scope = self.scope
         if scope is None:
@@ -473,7 +485,7 @@ class Connection:
     def _go_on_soon(self) -> None:
         """Let the loop have its turn in the midst of what was read."""
         self.more = True
-        self.around.loop.call_soon(self._go_on)
+        self.around.loop.call_soon(self._go_on, context=self.scope)
 
     def _time_out(self) -> None:
         self.timer = None
@@ -754,7 +766,7 @@ class Connection:
             self.out = out = deque((memoryview(data)[number:],))
             self.kept, self.sent = len(data) - number, 0
             self.futures: deque[tuple[int, Future[None]]] = deque()
-            self._watcher.add_writer(connected.fileno(), self._writable)
+            self._watch_writes(connected)
         else:
             out.append(memoryview(data))
             self.kept += len(data)
@@ -1022,8 +1034,11 @@ class TakenOver(HTTPConnection):
     def set_max_body_size(self, max_body_size: int) -> None:
         """Do nothing: there is no body."""
 
-    def write_headers(self, *_: object) -> "Future[None]":
+    def write_headers(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None = None
+    ) -> "Future[None]":
         """Return a future with `StreamClosedError`."""
+        del start_line, headers, chunk
         return _closed()
 
     def write(self, chunk: bytes) -> "Future[None]":

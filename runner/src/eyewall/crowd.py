@@ -69,8 +69,9 @@ class Crowd:
 
     def remove_handler(self, file: Any) -> None:
         number = _number(file)
-        self._forget(number)
-        del self._handlers[number]
+        if number in self._handlers:  # IOStream.start_tls removes one that may not have been added
+            self._forget(number)
+            del self._handlers[number]
 
     def _forget(self, number: int) -> None:
         if number in self._left:

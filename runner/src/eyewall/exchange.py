@@ -52,7 +52,8 @@ class Peer:
     ``http`` or ``https``.
     """
 
-    __slots__ = ("_protocol", "address", "address_family", "protocol", "remote_ip")
+    # An application may put something of its own here.
+    __slots__ = ("__dict__", "__weakref__", "_protocol", "address", "address_family", "protocol", "remote_ip")
 
     def __init__(self, address: Any, address_family: int, protocol: str) -> None:
         self.address = address

@@ -11,7 +11,6 @@ Private names of Tornado that are used here (checked against 6.5 and 6.6): ``HTT
 """
 
 import re
-from sys import intern
 from typing import Any, cast
 
 from tornado.http1connection import HTTP1Connection
@@ -25,15 +24,20 @@ _FIELD = re.compile(
     re.MULTILINE,
 )
 _PUNCTUATION = len(": \r\n")
+# One string for all connections. (`sys.intern` keeps what a client sent for ever in Python 3.12.0 to 3.12.5.)
+_USUAL = {
+    text: text
+    for text in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "HTTP/1.0", "HTTP/1.1")
+}
 
-_knows_headers = vars(HTTPHeaders()).keys() == {"_as_list", "_combined_cache"}
+knows_headers = vars(HTTPHeaders()).keys() == {"_as_list", "_combined_cache"}
 
 
 def well_formed(data: bytes) -> tuple[RequestStartLine, HTTPHeaders] | None:
     """Return the start line and the headers of a head that is strictly well-formed, None of any other `data`."""
     text = data.decode("latin1")
     line = _REQUEST_LINE.match(text)
-    if line is None or not _knows_headers:
+    if line is None or not knows_headers:
         return None
     end = line.end()
     by_name: dict[str, list[str]] = {}
@@ -51,7 +55,7 @@ def well_formed(data: bytes) -> tuple[RequestStartLine, HTTPHeaders] | None:
     headers._as_list = by_name
     headers._combined_cache = {}  # it is filled when a value is asked for
     method, path, version = line.groups()
-    return RequestStartLine(intern(method), path, intern(version)), headers
+    return RequestStartLine(_USUAL.get(method, method), path, _USUAL[version]), headers
 
 
 def parse_head(data: bytes) -> tuple[RequestStartLine, HTTPHeaders]:

@@ -27,7 +27,7 @@ from time import perf_counter
 from typing import Any, ClassVar, Protocol, cast
 
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.iostream import IOStream
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
@@ -318,24 +318,16 @@ class Server(HTTPServer):
         return list(self._detached)
 
 
-class _Sent(HTTPHeaders):
-    """Headers of an answer that was sent, one for all: a `WebSocketHandler` has no use for them."""
-
-    def __setitem__(self, name: str, value: str) -> None:
-        raise RuntimeError(f"{name}: the headers were sent")
-
-
-_SENT = _Sent()
-
-
 def _settle(reference: "weakref.ref[WebSocketHandler]") -> None:
     """Let a WebSocket keep no more of its handshake than it may be asked for."""
     handler = reference()
-    if handler is None or not isinstance(connection := handler.request.connection, Request):
+    request = getattr(handler, "request", None)  # an application may have let go of it
+    connection = getattr(request, "connection", None)
+    if handler is None or request is None or not isinstance(connection, Request):
         return
-    handler.request.connection = handler.request.server_connection = TakenOver(connection.connection)
-    pack(handler.request.headers)
-    handler._headers = _SENT
+    request.connection = request.server_connection = TakenOver(connection.connection)
+    pack(request.headers)
+    pack(handler._headers)
 
 
 def _sweep(reference: "weakref.ref[Server]") -> None:
