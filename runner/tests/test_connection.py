@@ -12,7 +12,7 @@ import socket
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tornado
@@ -21,10 +21,12 @@ from eyewall import server as server_module
 from eyewall.answers import for_proxies
 from eyewall.bodies import Limits
 from eyewall.context import request_id
+from eyewall.crowd import Crowd
 from eyewall.server import Server
 from eyewall_ambiguous import AMBIGUOUS, FORGED, FRAMED
 from eyewall_differences import DIFFERENCES
 from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler, stream_request_body
@@ -527,3 +529,80 @@ def test_a_body_in_pieces_has_one_request_id(few: int, monkeypatch: pytest.Monke
         await server.close_all_connections()
 
     asyncio.run(asyncio.wait_for(ask(), 20))
+
+
+class Large(RequestHandler):
+    ids: ClassVar[list[str]] = []
+
+    async def get(self) -> None:
+        self.ids.append(request_id.get())
+        self.set_header("Content-Length", "20000000")
+        self.write(b"x" * 10_000_000)
+        with contextlib.suppress(StreamClosedError):
+            await self.flush()
+        await asyncio.sleep(20)
+
+    def on_connection_close(self) -> None:
+        self.ids.append(request_id.get())
+
+
+@pytest.mark.parametrize("few", [0, 256], ids=["crowd", "loop"])
+def test_the_end_of_a_connection_that_is_written_to_has_its_request_id(
+    few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "FEW", few)
+    Large.ids.clear()
+
+    async def ask() -> None:
+        server = Server(Application([("/", Large)]), limits=Limits(0, 0))
+        (listener,) = bind_sockets(0, "127.0.0.1")
+        server.add_sockets([listener])
+        with socket.create_connection(listener.getsockname()[:2]) as peer:
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: len(Large.ids) == 1)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await until(lambda: len(Large.ids) == 2)
+        assert Large.ids[0] == Large.ids[1]
+        server.stop()
+
+    asyncio.run(asyncio.wait_for(ask(), 20))
+
+
+@pytest.mark.parametrize("few", [0, 256], ids=["crowd", "loop"])
+def test_a_large_head_has_one_request_id(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is more than the loop is kept for."""
+    monkeypatch.setattr(server_module, "FEW", few)
+
+    async def ask() -> None:
+        server = Server(Application([("/", Ids)]), limits=Limits(0, 0), max_header_size=4_000_000)
+        (listener,) = bind_sockets(0, "127.0.0.1")
+        server.add_sockets([listener])
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nX: " + b"y" * 2_000_000 + b"\r\n\r\na")
+        for piece in (b"b", b"c"):
+            await writer.drain()
+            await asyncio.sleep(0.1)
+            writer.write(piece)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"Content-Length: (\d+)", head)
+        assert length
+        assert len(set(json.loads(await reader.readexactly(int(length[1])))["ids"])) == 1
+        writer.close()
+        server.stop()
+        await server.close_all_connections()
+
+    asyncio.run(asyncio.wait_for(ask(), 20))
+
+
+def test_a_stream_in_a_crowd_may_leave_before_it_waits_for_anything() -> None:
+    """As ``IOStream.start_tls`` has it do."""
+
+    async def leave() -> None:
+        crowd = Crowd()
+        with socket.socket() as one:
+            crowd.remove_handler(one)
+            crowd.add_handler(one, lambda *_: None, crowd.READ)
+            crowd.remove_handler(one)
+        assert not crowd._events
+
+    asyncio.run(leave())
