@@ -7,26 +7,18 @@ One process on uvloop; what it has anyway is not counted, for the figure is the 
 Ends with status 1 if a case costs more than `ALLOWED` times its limit.
 """
 
-import argparse
-import asyncio
-import gc
-import logging
-import os
 import re
 import resource
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from instructions import ALLOWED, BROWSER, Hello, free_port, request
-from tornado.httpserver import HTTPServer
+from one_server import BROWSER, Hello, exceeds, free_port, parse, request, running
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
 HERE = Path(__file__).resolve()
-RUNNER = HERE.parent.parent / "runner" / "src"
 # Python takes memory a megabyte at a time, so few connections would tell little.
 FEW, MANY = 2000, 12_000
 HANDSHAKE = BROWSER | {
@@ -57,15 +49,6 @@ def make_app() -> Application:
     return Application([("/", Hello), ("/websocket", Talk)], log_function=lambda _: None)
 
 
-async def serve_bare(port: int) -> None:
-    logging.getLogger("tornado.access").setLevel(logging.WARNING)
-    application = make_app()
-    gc.collect()
-    gc.freeze()
-    HTTPServer(application, xheaders=True).listen(port, "127.0.0.1")
-    await asyncio.Event().wait()
-
-
 def connect(port: int, content: bytes) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port))
     connection.sendall(content)
@@ -78,64 +61,35 @@ def connect(port: int, content: bytes) -> socket.socket:
     return connection
 
 
-def measure(command: list[str], port: int, content: bytes) -> float:
+def memory(pid: int) -> int:
+    """Return the bytes of private memory of a process whose connections are idle."""
+    time.sleep(3)  # a WebSocket is idle after one
+    match = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert match
+    return int(match[1]) * 1024
+
+
+def measure(pid: int, port: int, content: bytes) -> float:
     """Return the bytes of a connection."""
-    path = os.pathsep.join((os.environ.get("EYEWALL_SOURCE", str(RUNNER)), str(HERE.parent)))
-    process = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", sys.executable, *command],
-        env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-
-    def memory() -> int:
-        time.sleep(3)  # a WebSocket is idle after one
-        match = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-        assert match
-        return int(match[1]) * 1024
-
-    try:
-        while True:
-            assert process.poll() is None, "the server did not start"
-            try:
-                connect(port, request("GET", "/", BROWSER)).close()
-            except OSError:
-                time.sleep(0.2)
-            else:
-                break
-        open_ones = [connect(port, content) for _ in range(FEW)]
-        before = memory()
-        open_ones += [connect(port, content) for _ in range(MANY - FEW)]
-        after = memory()
-        for connection in open_ones:
-            connection.close()
-        return (after - before) / (MANY - FEW)
-    finally:
-        process.kill()
-        process.wait()
+    few = [connect(port, content) for _ in range(FEW)]
+    before = memory(pid)
+    more = [connect(port, content) for _ in range(MANY - FEW)]
+    after = memory(pid)
+    for connection in few + more:
+        connection.close()
+    return (after - before) / len(more)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the memory of a connection.")
-    parser.add_argument("--bare", action="store_true", help="of Tornado's own server")
-    parser.add_argument("--serve-bare", type=int, metavar="PORT", help=argparse.SUPPRESS)
-    parser.add_argument("options", nargs="*", help="options of the runner, after --")
-    given = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if given.serve_bare:
-        import uvloop  # noqa: PLC0415 - the measuring process does not need it
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve_bare(given.serve_bare))
-    wrong = 0
+    given = parse("Measure the memory of a connection.", make_app)
+    exceeding = []
     for name, (content, limit) in CASES.items():
         port = free_port()
-        bare = [str(HERE), "--serve-bare", str(port)]
-        eyewall = ["-m", "eyewall", "--port", str(port), "--watchdog", "0", *given.options, f"{HERE.stem}:make_app"]
-        number = measure(bare if given.bare else eyewall, port, content)
-        above = not given.bare and number > limit * ALLOWED
-        wrong |= above
-        print(f"{name}: {number:,.0f} bytes of {limit:,}{' TOO MANY' * above}", flush=True)
-    return int(wrong)
+        with running(HERE, given, port) as pid:
+            exceeding.append(exceeds(given, name, measure(pid, port, content), "bytes", limit))
+    return int(any(exceeding))
 
 
 if __name__ == "__main__":

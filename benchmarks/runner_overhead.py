@@ -19,9 +19,6 @@ Ends with status 1 if a request costs more than 3 % above bare Tornado's.
 """
 
 import argparse
-import asyncio
-import gc
-import logging
 import os
 import re
 import shutil
@@ -33,11 +30,10 @@ import sys
 import time
 from pathlib import Path
 
-from tornado.httpserver import HTTPServer
-from tornado.web import Application, RequestHandler
+from one_server import RUNNER, Hello, free_port, serve_bare
+from tornado.web import Application
 
 HERE = Path(__file__).resolve()
-RUNNER = HERE.parent.parent / "runner" / "src"
 ALLOWED = 1.03
 PROXY_HEADERS = {
     "X-Real-Ip": "203.0.113.9",
@@ -48,23 +44,8 @@ PROXY_HEADERS = {
 CASES: dict[str, dict[str, str]] = {"plain": {}, "proxied": PROXY_HEADERS}
 
 
-class Hello(RequestHandler):
-    def get(self) -> None:
-        self.write("hello, world\n")
-
-
 def make_app() -> Application:
     return Application([("/", Hello)])
-
-
-async def serve_bare(port: int, xheaders: bool) -> None:
-    """Tornado's guide, with what the runner does once at the start."""
-    logging.getLogger("tornado.access").setLevel(logging.WARNING)
-    application = make_app()
-    gc.collect()
-    gc.freeze()
-    HTTPServer(application, xheaders=xheaders).listen(port, "127.0.0.1", backlog=4096)
-    await asyncio.Event().wait()
 
 
 def answers(port: int) -> bool:
@@ -114,12 +95,6 @@ def measure(server: Server, seconds: int, headers: dict[str, str]) -> tuple[floa
     assert "Non-2xx" not in output, output
     requests = int(match[1])
     return requests / float(match[2]), cpu / requests * 1e6
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def spread(ratios: list[float]) -> str:
@@ -208,10 +183,7 @@ def main() -> int:
     parser.add_argument("--serve-bare", nargs=2, metavar=("PORT", "CASE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve_bare:
-        import uvloop  # noqa: PLC0415 - the measuring process does not need it
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve_bare(int(given.serve_bare[0]), given.serve_bare[1] == "proxied"))
+        serve_bare(make_app(), int(given.serve_bare[0]), xheaders=given.serve_bare[1] == "proxied")
     program = "valgrind" if given.instructions else "wrk"
     if not shutil.which(program):
         sys.exit(f"{program} is needed: apt-get install -y {program}")
