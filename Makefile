@@ -19,7 +19,7 @@ DIR :=
 .PHONY: up
 up: tools packages-containers ## Set up everything: tools, a fleet of containers, the site on it
 	@python scripts/local_secrets.py .local/secrets.json
-	ansible-playbook playbooks/fleet_create.yml site.yml playbooks/status.yml
+	ansible-playbook playbooks/create_containers.yml site.yml playbooks/status.yml
 	@echo
 	@limit=$$(ulimit -Hn); if [ "$$limit" != unlimited ] && [ "$$limit" -lt 50000 ]; then \
 	  echo "Each process may open $$limit files, all that this machine lets a container have; 50000 on hosts of your own."; fi
@@ -44,8 +44,8 @@ proof: tools packages-containers ## Deploy under traffic and count every request
 	molecule converge --scenario-name fleet
 	PYTHONPATH=tests python -m proof --deploys $(DEPLOYS) --out .build/proof \
 	  --door balancer=http://127.0.0.1:8120 --door app1=http://127.0.0.1:8121 --door app2=http://127.0.0.1:8122 \
-	  'python tests/apps/release.py 1.0.$$PROOF_DEPLOY .build/gauge && ansible-playbook playbooks/deploy.yml \
-	    -i molecule/inventory/fleet.yml -e tornado_app_source=$(CURDIR)/.build/gauge'
+	  'python tests/apps/release.py 1.0.$$PROOF_DEPLOY .build/testapp && ansible-playbook playbooks/deploy.yml \
+	    -i molecule/inventory/fleet.yml -e tornado_app_source=$(CURDIR)/.build/testapp'
 	molecule destroy --scenario-name fleet
 
 .PHONY: bench
@@ -54,7 +54,7 @@ bench: tools packages-containers ## Measure it beside the recipe and others; ONL
 
 .PHONY: down
 down: tools ## Remove the local fleet
-	ansible-playbook playbooks/fleet_destroy.yml
+	ansible-playbook playbooks/destroy_containers.yml
 
 ##@ A site of your own
 .PHONY: new
@@ -84,7 +84,7 @@ lint: tools
 	MYPYPATH=runner/src mypy --strict runner/src
 	MYPYPATH=app/src mypy --strict app/src
 	MYPYPATH=tests mypy --strict tests/proof
-	MYPYPATH=tests/apps/gauge/src mypy --strict tests/apps/gauge/src
+	MYPYPATH=tests/apps/testapp/src mypy --strict tests/apps/testapp/src
 	ansible-lint --offline
 
 # Some tests are of time, and others run beside them on a machine that may have other work: what failed has to pass alone.
@@ -125,7 +125,7 @@ lock: tools ## Make the lock files anew
 	  --custom-compile-command 'make lock' --group build --output-file requirements/build.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --resolution lowest-direct \
 	  --custom-compile-command 'make lock' --output-file requirements/oldest.txt runner/pyproject.toml
-	for project in app tests/apps/gauge examples/bokeh examples/chat examples/flower examples/jupyter \
+	for project in app tests/apps/testapp examples/bokeh examples/chat examples/flower examples/jupyter \
 	  examples/jupyterhub examples/thumbor; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	    --custom-compile-command 'make lock' --output-file $$project/requirements.lock \

@@ -1,6 +1,6 @@
 """What the benchmarks deploy: the reference application with /hello, /echo and static files of known sizes.
 
-python benchmarks/application.py .build/yardstick
+python benchmarks/application.py .build/bench_app
 """
 
 import argparse
@@ -18,9 +18,9 @@ def write_application(place: Path, name: str = "") -> Path:
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(REFERENCE, place, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "tests"))
     package = place / "src" / "board"
-    shutil.copy(HERE / "yardstick.py", package / "yardstick.py")
+    shutil.copy(HERE / "bench_app.py", package / "bench_app.py")
     if name:
-        with (package / "yardstick.py").open("a", encoding="utf-8") as module:
+        with (package / "bench_app.py").open("a", encoding="utf-8") as module:
             module.write(f"\nNAME = {name!r}\n")
     for file, content in static_files().items():
         (package / "static" / file).write_bytes(content)

@@ -45,8 +45,8 @@ PARTS = {
     "connections": Part("python benchmarks/connections.py --inventory {inventory}", minutes=40),
     "deploys": Part("python benchmarks/deploys.py", minutes=45, site=False),  # makes hosts of its own
 }
-APPLICATION = "python benchmarks/application.py .build/yardstick"
-DESTROY = "ansible-playbook -i {inventory} playbooks/fleet_destroy.yml"
+APPLICATION = "python benchmarks/application.py .build/bench_app"
+DESTROY = "ansible-playbook -i {inventory} playbooks/destroy_containers.yml"
 SITE_MINUTES = 15
 
 
@@ -118,7 +118,7 @@ def check(name: str) -> None:
 def measure(parts: Sequence[str], inventory: str) -> list[str]:
     """Run the parts; return what failed. What was made is removed at the end, also at Ctrl-C."""
     ours = inventory == OURS
-    site = [APPLICATION, f"ansible-playbook -i {{inventory}} {'playbooks/fleet_create.yml ' * ours}site.yml"]
+    site = [APPLICATION, f"ansible-playbook -i {{inventory}} {'playbooks/create_containers.yml ' * ours}site.yml"]
     failed, ready = [], False
     try:
         for name in parts:

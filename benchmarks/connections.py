@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 # a process' setting, and nothing that an application sees: processes with another one are another generation
-CHANGE = ["-e", "tornado_app_watchdog=31"]
+CHANGE = ["-e", "tornado_app_watchdog_timeout=31"]
 
 
 def main() -> int:

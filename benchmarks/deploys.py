@@ -34,7 +34,7 @@ from release import write_release  # noqa: E402 -- the same
 
 PEERS = ROOT / "benchmarks" / "peers"
 BUILD = ROOT / ".build" / "benchmarks"
-CODE = BUILD / "gauge"  # what the inventories deploy
+CODE = BUILD / "testapp"  # what the inventories deploy
 ROLES = BUILD / "roles"
 SSH = BUILD / "ssh_config"
 REPOSITORY = BUILD / "repository.git"
@@ -91,7 +91,7 @@ class Site:
         self.inventory = inventory
         listing = json.loads(run("ansible-inventory", "-i", inventory, "--list"))
         self.hosts: list[str] = listing["app"]["hosts"]
-        self.is_fleet = any("fleet_name" in variables for variables in listing["_meta"]["hostvars"].values())
+        self.is_fleet = any("local_containers_name" in variables for variables in listing["_meta"]["hostvars"].values())
 
     def play(self, *words: str | Path) -> Run:
         """Run playbooks, with `words` for ansible-playbook."""
@@ -109,12 +109,12 @@ class Site:
         if not self.is_fleet:
             yield
             return
-        self.play("playbooks/fleet_destroy.yml")
+        self.play("playbooks/destroy_containers.yml")
         try:
-            self.play("playbooks/fleet_create.yml")
+            self.play("playbooks/create_containers.yml")
             yield
         finally:
-            self.play("playbooks/fleet_destroy.yml")
+            self.play("playbooks/destroy_containers.yml")
 
 
 class Comparison:
@@ -143,7 +143,7 @@ class Comparison:
         """Bring what was written to where the peers fetch it."""
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", str(self.number))
-        self.git("push", "--quiet", f"{self.host}:/srv/gauge.git", "HEAD:main")
+        self.git("push", "--quiet", f"{self.host}:/srv/testapp.git", "HEAD:main")
 
     def set_up(self) -> None:
         """Make the site, with the peers beside it."""
@@ -157,12 +157,12 @@ class Comparison:
             "clone",
             "--quiet",
             "--bare",
-            f"{self.host}:/srv/gauge.git",
+            f"{self.host}:/srv/testapp.git",
             REPOSITORY,
             GIT_SSH_COMMAND=f"ssh -F {SSH}",
         )
         self.push()
-        self.ssh("cd /srv/pulled && { [ -d .git ] || git clone --quiet /srv/gauge.git .; } && git pull --quiet")
+        self.ssh("cd /srv/pulled && { [ -d .git ] || git clone --quiet /srv/testapp.git .; } && git pull --quiet")
         self.ssh("sudo supervisorctl -c /etc/supervisor/supervisord.conf update")
 
     def add(self, case: str, subject: str, runs: list[Run]) -> None:
@@ -231,7 +231,9 @@ class Comparison:
         for subject in subjects[1:]:
             wanted = 1.0 if subject == "Ansistrano" else None
             self.results.add_ratio(DEPLOY, "Eyewall", subject, "time", wanted=wanted, better="less")
-        python = "sudo -u gauge /opt/gauge/current/release/venv/bin/python -c 'import tornado; print(tornado.version)'"
+        python = (
+            "sudo -u testapp /opt/testapp/current/release/venv/bin/python -c 'import tornado; print(tornado.version)'"
+        )
         commands = {"nginx": "/usr/sbin/nginx -v", "supervisor": "supervisord --version", "tornado": python,
                     "python": "/usr/bin/python3 --version", "rsync": "rsync --version", "git": "git --version"}  # fmt: skip
         found_versions = {name: version("ssh", "-F", str(SSH), self.host, line) for name, line in commands.items()}
@@ -240,7 +242,7 @@ class Comparison:
 
 def style(code: Path) -> str:
     """SHA-512 of the style sheet, which is another one in each release; a process names it in its page."""
-    return hashlib.sha512((code / "src" / "gauge" / "static" / "gauge.css").read_bytes()).hexdigest()
+    return hashlib.sha512((code / "src" / "testapp" / "static" / "testapp.css").read_bytes()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -287,8 +289,8 @@ def curves(site: Site, results: Results) -> None:
     lines = {DEPLOY: [on_one(number, "tornado_app_processes") for number in PROCESSES]}
     results.add_curve("Time of a deploy against the number of processes of one host", "processes", "s", lines)
     some = ("-e", f"tornado_app_processes={BATCHED}")
-    lines = {DEPLOY: [on_one(number, "tornado_app_batch", *some) for number in BATCHES]}
-    title = f"Time of a deploy against tornado_app_batch, {BATCHED} processes on one host"
+    lines = {DEPLOY: [on_one(number, "tornado_app_parallel_processes", *some) for number in BATCHES]}
+    title = f"Time of a deploy against tornado_app_parallel_processes, {BATCHED} processes on one host"
     results.add_curve(title, "processes that change at once", "s", lines)
 
 

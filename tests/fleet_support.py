@@ -30,7 +30,7 @@ from release import write_release  # noqa: E402 -- its place was just put on the
 # What a host has of the application, asked in one go: a command in a container takes a third of a second.
 LOOK = """
 import http.client, json, pathlib, socket, subprocess
-root = pathlib.Path("/opt/gauge")
+root = pathlib.Path("/opt/testapp")
 def out(*words):
     return subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
 def ready(path):
@@ -56,11 +56,11 @@ print(json.dumps({
     "pids": running,
     "states": {words[0]: words[1] for words in status},
     # but those that a process has started, as a pool
-    "accounts": sorted(set(map(int, out("pgrep", "-u", "gauge"))) - {
+    "accounts": sorted(set(map(int, out("pgrep", "-u", "testapp"))) - {
         int(pid) for parent in running.values() for pid in out("pgrep", "-P", str(parent))
     }),
     "programs": sorted({*programs} - others),
-    "answers": {path.stem: said for path in pathlib.Path("/run/gauge").glob("*.sock") if (said := ready(path).get("state"))},
+    "answers": {path.stem: said for path in pathlib.Path("/run/testapp").glob("*.sock") if (said := ready(path).get("state"))},
     "unfinished": sorted(str(path) for pattern in ("*.tar", "*.part", "*/*.part") for path in root.glob(pattern))
         + [str(path) for kind in manifests for path in (root / kind).iterdir()
            if path.name[0] == "." or not (path / manifests[kind]).exists()],
@@ -113,13 +113,13 @@ class Fleet:
         self.inventory = REPOSITORY / "molecule" / "inventory" / f"{scenario}.yml"
         self.scratch = scratch
         content = yaml.safe_load(self.inventory.read_text(encoding="utf-8"))
-        self.name: str = content["all"]["vars"]["fleet_name"]
-        hosts = {**content["balancers"].get("hosts", {}), **content["gauge"]["hosts"]}
-        self.hosts = list(content["gauge"]["hosts"])
+        self.name: str = content["all"]["vars"]["local_containers_name"]
+        hosts = {**content["balancers"].get("hosts", {}), **content["testapp"]["hosts"]}
+        self.hosts = list(content["testapp"]["hosts"])
         self.doors = {
             "balancer" if host == "lb1" else host: f"http://{publish.rpartition(':')[0]}"
             for host, variables in hosts.items()
-            for publish in variables["fleet_publish"]
+            for publish in variables["local_containers_publish"]
         }
 
     def start(self, playbook: str, *arguments: str, **variables: Any) -> "subprocess.Popen[str]":
@@ -170,12 +170,13 @@ class Fleet:
     def releases(self) -> dict[str, str]:
         """The release that is current on each host."""
         return {
-            host: json.loads(self.sh(host, "cat /opt/gauge/current/generation.json"))["release"] for host in self.hosts
+            host: json.loads(self.sh(host, "cat /opt/testapp/current/generation.json"))["release"]
+            for host in self.hosts
         }
 
     def records(self, host: str) -> list[dict[str, Any]]:
         """The deploys that a host remembers, oldest first."""
-        return [json.loads(line) for line in self.sh(host, "cat /opt/gauge/deploys.jsonl").splitlines()]
+        return [json.loads(line) for line in self.sh(host, "cat /opt/testapp/deploys.jsonl").splitlines()]
 
     def stand(self, host: str) -> Standing:
         """What a host runs.

@@ -107,7 +107,7 @@ def program_of(processes: int, *, off_air: bool) -> str:
         tornado_app_logs="@place@",
         tornado_app_sockets="@place@/run",
         tornado_app_user=USER,
-        tornado_app_drain=0,
+        tornado_app_drain_timeout=0,
         __tornado_app_generation="@generation@",
         __tornado_app_release="1.0.0",
         __tornado_app_preflight=preflight(list(range(processes))),

@@ -229,8 +229,8 @@ def tree(tmp_path: Path) -> Tree:
     return Tree(tmp_path / "tree")
 
 
-CREATE = "-i benchmarks/inventory playbooks/fleet_create.yml site.yml"
-DESTROY = "-i benchmarks/inventory playbooks/fleet_destroy.yml"
+CREATE = "-i benchmarks/inventory playbooks/create_containers.yml site.yml"
+DESTROY = "-i benchmarks/inventory playbooks/destroy_containers.yml"
 STATIC = "-i benchmarks/inventory benchmarks/measure.yml -e part=static"
 
 

@@ -54,7 +54,7 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b"gauge.css?v=old")
+            self.wfile.write(b"testapp.css?v=old")
 
         def log_message(self, *_: object) -> None:
             pass

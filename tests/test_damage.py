@@ -118,8 +118,8 @@ def test_damage_beside_what_runs_is_a_reason_to_deploy(host: Host, capsys: pytes
     asked = {"hostvars": {"app1": {"__tornado_app_ahead": ahead}}, "ansible_play_hosts_all": ["app1"]}
     (task,) = [
         task
-        for task in load_yaml(ROLES / "tornado_app" / "tasks" / "change.yml")
-        if task["name"] == "change | See whether there is anything to do"
+        for task in load_yaml(ROLES / "tornado_app" / "tasks" / "converge.yml")
+        if task["name"] == "converge | Decide whether anything has to change"
     ]
     work = task["ansible.builtin.set_fact"]["__tornado_app_work"].strip()[2:-2]
     found = evaluate(task["vars"]["__tornado_app_asked"].strip()[2:-2], **asked)

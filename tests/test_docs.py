@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from eyewall_support import REPOSITORY, ROLE_NAMES, load_python, options_of
+from eyewall_support import REPOSITORY, ROLE_NAMES, load_python, options_of, plugin
 
 WRITTEN = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/variables.md", "docs/host-layout.md"]
 DOCUMENTS = sorted({*WRITTEN, *(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").glob("*.md"))})
@@ -107,6 +107,13 @@ def test_the_page_of_variables_is_current() -> None:
     assert read("docs/variables.md") == done.stdout, "run: python scripts/variables_page.py > docs/variables.md"
 
 
+def test_the_table_of_renamed_inputs_is_what_a_run_refuses() -> None:
+    table = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", read("docs/upgrading.md"), re.MULTILINE))
+    assert table == plugin("action", "known_variables").RENAMED
+    assert set(table.values()) <= {name for role in ROLE_NAMES for name in options_of(role)}
+    assert not set(table) & {name for role in ROLE_NAMES for name in options_of(role)}
+
+
 def test_the_page_has_every_variable_once_in_its_roles_section() -> None:
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", read("docs/variables.md"), re.MULTILINE | re.DOTALL))
     assert list(sections) == ROLE_NAMES
@@ -135,6 +142,7 @@ def test_markup_of_descriptions(description: list[str], markdown: str) -> None:
 def test_every_variable_that_a_document_names_is_one(document: str) -> None:
     known = {name for role in ROLE_NAMES for name in options_of(role)}
     modules = {path.stem for path in REPOSITORY.glob("plugins/modules/*.py")}
+    known |= set(plugin("action", "known_variables").RENAMED) if document == "docs/upgrading.md" else set()
     for code in code_in(read(document)):
         if "is not a variable of the role" in code:
             continue  # it shows what a typo looks like

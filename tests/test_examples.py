@@ -42,7 +42,7 @@ def test_its_variables_are_inputs_of_roles_and_what_the_role_allows(example: Pat
     params = {
         "factory": "",
         "command": command,
-        "server": "eyewall",
+        "server": "tornado",
         "fork": False,
         "debug": False,
         "debug_switches": {},
@@ -85,7 +85,7 @@ def test_no_secret_is_a_word_of_the_command_and_each_is_asked_of_the_user(exampl
 @each
 def test_its_lock_file_has_hashes_the_runners_needs_and_its_own(example: Path) -> None:
     lock = example / "requirements.lock"
-    found = build.read_lock("tornado_app_lock", lock)
+    found = build.read_lock("tornado_app_requirements", lock)
     build.runner_is_locked(REPOSITORY / "runner", found, [])
     for need in tomllib.loads((example / "pyproject.toml").read_text())["project"]["dependencies"]:
         assert canonicalize_name(re.split(r"[\[<>=]", need)[0]) in found.names()

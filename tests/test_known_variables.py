@@ -96,11 +96,12 @@ def test_inputs_are_those_of_argument_specs() -> None:
         ("soon", {"type": "float"}, "'soon'; expected a number"),
         ("maybe", {"type": "bool"}, "'maybe'; expected true or false"),
         ("{a: 1}", {"type": "str"}, "a mapping; expected a string"),
+        ("wsgi", {"type": "str", "choices": ["tornado", "gunicorn"]}, "'wsgi'; expected tornado or gunicorn"),
         ("", {"type": "path"}, "nothing; expected a path"),
         ("", {}, "nothing; expected a string"),
         ("[a.example.com, '_']", {"type": "list", "elements": "str"}, None),
         ("{A: 1}", {"type": "dict"}, None),
-        ("'60'", {"type": "int"}, None),  # as in -e tornado_app_drain=60
+        ("'60'", {"type": "int"}, None),  # as in -e tornado_app_drain_timeout=60
         ("-1", {"type": "int"}, None),
         ("0.5", {"type": "float"}, None),
         ("'yes'", {"type": "bool"}, None),
@@ -124,7 +125,7 @@ def test_a_typo_stops_its_host_and_is_named_with_its_place(tmp_path: Path) -> No
     (tmp_path / "host_vars").mkdir()
     (tmp_path / "host_vars" / "wrong.yml").write_text(
         "---\nnginx_port: 80\nnginx_kepalive_timeout: 70\ntornado_app_version: 1.10\n"
-        "nginx_server_name: www.example.com\n"
+        "nginx_server_name: www.example.com\ntornado_app_batch: 3\ntornado_app_server: wsgi\n"
     )
     (tmp_path / "host_vars" / "right.yml").write_text("---\nnginx_port: 80\nopen_files_limit: 2048\nmy_own: 1\n")
     (tmp_path / "hosts.yml").write_text("all:\n  vars: {ansible_connection: local}\n  hosts: {wrong: , right: }\n")
@@ -154,8 +155,12 @@ def test_a_typo_stops_its_host_and_is_named_with_its_place(tmp_path: Path) -> No
     changed = f"{place}: tornado_app_version: got a number (1.1); expected a string. Put the value in quotes."
     place = f"{tmp_path}/host_vars/wrong.yml:5"
     form = f"{place}: nginx_server_name: got 'www.example.com'; expected a list, as in [one, two]."
+    place = f"{tmp_path}/host_vars/wrong.yml:6"
+    renamed = f"{place}: tornado_app_batch: got a variable that has another name now; expected tornado_app_parallel_processes."
+    place = f"{tmp_path}/host_vars/wrong.yml:7"
+    choice = f"{place}: tornado_app_server: got 'wsgi'; expected tornado or gunicorn."
     # the text may be wrapped
-    for wanted in (sentence, changed, form):
+    for wanted in (sentence, changed, form, renamed, choice):
         assert "".join(wanted.split()) in "".join(said.split())
     recap = {line.split()[0]: line for line in done.stdout.splitlines() if " failed=" in line}
     assert "failed=1" in recap["wrong"]

@@ -30,7 +30,7 @@ from eyewall_harness import Eyewall, ask_admin, until
 
 pytestmark = pytest.mark.slow
 
-GAUGE = REPOSITORY / "tests" / "apps" / "gauge" / "src" / "gauge"
+TESTAPP = REPOSITORY / "tests" / "apps" / "testapp" / "src" / "testapp"
 RATE = 200.0
 # A page that is not there names no files, so a lost asset is a matter of the moment; so is a message.
 LOST_WITH_A_PROCESS = set(KINDS) - {"asset", "WebSocket message"}
@@ -38,29 +38,29 @@ LOST_WITH_A_PROCESS = set(KINDS) - {"asset", "WebSocket message"}
 # The same application, but: no file has the bytes of its version, downloads are cut, POSTs are answered by nobody,
 # WebSockets end without a word.
 LIAR = """
-import gauge.application as gauge
+import testapp.application as testapp
 
-class Static(gauge.Static):
+class Static(testapp.Static):
     @classmethod
     def get_version(cls, settings, path):
         return "0" * 128
 
-class Download(gauge.Download):
+class Download(testapp.Download):
     async def flush(self):
         await super().flush()
         self.request.connection.stream.close()
 
-class Echo(gauge.Echo):
+class Echo(testapp.Echo):
     def post(self):
         self.set_status(502)
 
-class Live(gauge.Live):
+class Live(testapp.Live):
     def on_message(self, message):
         super().on_message(message)
         self.ws_connection.stream.close()
 
-gauge.Static, gauge.Download, gauge.Echo, gauge.Live = Static, Download, Echo, Live
-make_app = gauge.make_app
+testapp.Static, testapp.Download, testapp.Echo, testapp.Live = Static, Download, Echo, Live
+make_app = testapp.make_app
 """
 
 Start = Callable[..., Eyewall]
@@ -68,13 +68,13 @@ Start = Callable[..., Eyewall]
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start processes; the gauge is in the directory that they start in, which is on the path of ``python -m``."""
-    directory = tmp_path_factory.mktemp("gauge")
-    shutil.copytree(GAUGE, directory / "gauge")
+    """Start processes; the testapp is in the directory that they start in, which is on the path of ``python -m``."""
+    directory = tmp_path_factory.mktemp("testapp")
+    shutil.copytree(TESTAPP, directory / "testapp")
     (directory / "liar.py").write_text(LIAR)
     started: list[Eyewall] = []
 
-    def start(target: str = "gauge:make_app", release: str = "1.0.0", port: int = 0) -> Eyewall:
+    def start(target: str = "testapp:make_app", release: str = "1.0.0", port: int = 0) -> Eyewall:
         started.append(Eyewall(directory, target, "--release", release, "--drain", "10", port=port))
         return started[-1]
 
@@ -173,7 +173,7 @@ def test_the_right_answers_beside_it_are_not(rough: Report, kind: str) -> None:
 
 
 def content(method: str) -> bytes:
-    """Return the gauge's answer to ``echo(…, 7)``."""
+    """Return the testapp's answer to ``echo(…, 7)``."""
     body = b"7" * 100
     return json.dumps(
         {"text": "7"} if method == "GET" else {"length": 100, "sha256": sha256(body).hexdigest()}
@@ -417,28 +417,28 @@ def faulty(start: Start, monkeypatch: pytest.MonkeyPatch, **environment: Any) ->
 @pytest.mark.parametrize(
     ("fault", "status", "says"),
     [
-        ("import", 2, "importing gauge raised RuntimeError: GAUGE_FAULT is 'import'"),
-        ("typo", 2, "GAUGE_FAULT is 'typo': allowed is nothing, import, start, health, dies"),
+        ("import", 2, "importing testapp raised RuntimeError: TESTAPP_FAULT is 'import'"),
+        ("typo", 2, "TESTAPP_FAULT is 'typo': allowed is nothing, import, start, health, dies"),
         ("dies", 3, ""),
     ],
 )
-def test_a_fault_ends_the_gauge(
+def test_a_fault_ends_the_testapp(
     start: Start, monkeypatch: pytest.MonkeyPatch, fault: str, status: int, says: str
 ) -> None:
-    server = faulty(start, monkeypatch, GAUGE_FAULT=fault, GAUGE_FAULT_AFTER="0.3")
+    server = faulty(start, monkeypatch, TESTAPP_FAULT=fault, TESTAPP_FAULT_AFTER="0.3")
     assert server.wait() == status
     assert says in server.log
 
 
-def test_a_gauge_that_never_starts(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = faulty(start, monkeypatch, GAUGE_FAULT="start")
+def test_a_testapp_that_never_starts(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = faulty(start, monkeypatch, TESTAPP_FAULT="start")
     time.sleep(1)
     assert server.process.poll() is None
     assert ask_admin(server.admin, "/ready") == (0, "")
 
 
-def test_an_unhealthy_gauge(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = faulty(start, monkeypatch, GAUGE_FAULT="health").ready()
+def test_an_unhealthy_testapp(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = faulty(start, monkeypatch, TESTAPP_FAULT="health").ready()
     client = server.client()
     client.request("GET", "/health")
     answer = client.getresponse()

@@ -269,5 +269,5 @@ def test_files_have_owner_and_a_quoted_mode(path: Path) -> None:
         for module in ("ansible.builtin.template", "ansible.builtin.copy"):
             if module in task:
                 assert isinstance(task[module].get("mode"), str), task["name"]
-                if path.parts[-3] != "fleet":  # which writes on the controller, as whoever calls it
+                if path.parts[-3] != "local_containers":  # which writes on the controller, as whoever calls it
                     assert {"owner", "group"} <= set(task[module]), task["name"]

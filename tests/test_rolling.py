@@ -1,4 +1,4 @@
-"""In which order hosts change, and what they go back to: the filters of roll.yml and rollback.yml."""
+"""In which order hosts change, and what they go back to: the filters of rolling_update.yml and rollback.yml."""
 
 from types import ModuleType
 from typing import Any
@@ -24,7 +24,7 @@ def hosts(number: int) -> list[str]:
 def test_the_role_changes_one_host_then_a_quarter_then_the_rest(
     rolling: ModuleType, number: int, sizes: list[int]
 ) -> None:
-    found = rolling.batches(hosts(number), load_yaml(ROLES / "tornado_app/defaults/main.yml")["tornado_app_rolling"])
+    found = rolling.batches(hosts(number), load_yaml(ROLES / "tornado_app/defaults/main.yml")["tornado_app_serial"])
     assert [len(batch) for batch in found] == sizes
     assert [host for batch in found for host in batch] == hosts(number), "every host has its turn, in its order"
 

@@ -155,7 +155,7 @@ def test_files_that_are_not_there(build: ModuleType, source: Path, tmp_path: Pat
         assert str(refused.value).startswith(
             f"tornado_app_source is '{place}'; allowed is a directory with a pyproject.toml, a wheel, or git+https:// "
         )
-    with pytest.raises(build.Refusal, match=r"tornado_app_lock is '.*nowhere', and no such file is there"):
+    with pytest.raises(build.Refusal, match=r"tornado_app_requirements is '.*nowhere', and no such file is there"):
         build.check_inputs(str(source), source, tmp_path / "nowhere", "a:b")
 
 
@@ -222,7 +222,7 @@ def test_what_an_application_needs_and_the_lock_file_lacks(build: ModuleType, tm
     for there, has in (([board], "lacks it"), ([board, lent], "has lent==1.0.0")):
         with pytest.raises(build.Refusal) as refused:
             build.check_needs(there, TARGET)
-        assert str(refused.value).startswith("tornado_app_lock: 'board' needs 'lent>=2; python_version < ")
+        assert str(refused.value).startswith("tornado_app_requirements: 'board' needs 'lent>=2; python_version < ")
         assert f"and the file {has}; expected what fits." in str(refused.value)
 
 

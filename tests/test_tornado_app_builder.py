@@ -454,7 +454,9 @@ def test_a_package_without_a_wheel_is_built_here(
 
     locked("0" * 64)
     message = run()["msg"]
-    assert message.startswith(f"tornado_app_lock: got 'needed==1.0.0' ({given['lock']}:2), which has no wheel for py")
+    assert message.startswith(
+        f"tornado_app_requirements: got 'needed==1.0.0' ({given['lock']}:2), which has no wheel for py"
+    )
     assert f"needed-1.0.0.tar.gz has another hash than {given['lock']}:2 says." in message
     assert traces.read_text() == "", "neither pip nor uv has run it to look"
     locked(hashlib.sha256(archive.read_bytes()).hexdigest())
@@ -539,7 +541,8 @@ def test_a_package_for_a_newer_python(
     Path(given["lock"]).write_text(f"--find-links index\nneeded==1.0.0 --hash=sha256:{digest}\n")
     message = run(targets=[TARGET])["msg"]
     assert message == (
-        f"tornado_app_lock: got 'needed==1.0.0' ({given['lock']}:2), which needs Python >=3.14; expected a version for Python "
+        f"tornado_app_requirements: got 'needed==1.0.0' ({given['lock']}:2), which needs Python >=3.14; expected a version "
+        "for Python "
         "3.11.2, which hosts have."
     )
 

@@ -600,7 +600,7 @@ def test_a_whole_play_that_is_hidden() -> None:
 
 
 def test_a_way_back_that_failed_is_not_why_the_deploy_failed() -> None:
-    own = {"ansible_failed_task": {"name": "roll | Give it back"}, "ansible_failed_result": FAILED}
+    own = {"ansible_failed_task": {"name": "rolling_update | Roll back"}, "ansible_failed_result": FAILED}
     told = {"app1": host(move=DONE, back=FAILED) | own, "app2": host(move=FAILED)}
     text = status.deploy_summary(list(told), told)
     assert text.startswith("board 1.4.2 was not deployed: app2 failed while processes changed hands.\n  app2:\n")

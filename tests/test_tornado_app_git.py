@@ -334,7 +334,7 @@ def test_a_message_names_the_repository_and_not_a_temporary_directory(
     repository.commit("without a lock file")
     given["source"] += "#subdirectory=app"
     assert run_module(build, capsys, **given)["msg"] == (
-        f"tornado_app_lock is '{given['source']}/requirements.lock', and no such file is there "
+        f"tornado_app_requirements is '{given['source']}/requirements.lock', and no such file is there "
         "(see docs/your-application.md)."
     )
 

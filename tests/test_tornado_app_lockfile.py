@@ -14,7 +14,7 @@ from build_support import (  # noqa: F401 -- pytest takes fixtures from here
 )
 from eyewall_support import REPOSITORY
 
-VARIABLE = "tornado_app_lock"
+VARIABLE = "tornado_app_requirements"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_line_that_locks_nothing(
     path = lock(f"# a comment\nprometheus-client==0.23.1 \\\n  {HASH} # via x\n\n{line}\n")
     with pytest.raises(lockfile.Refusal) as refused:
         lockfile.read_lock(VARIABLE, path)
-    assert str(refused.value).startswith(f"tornado_app_lock: {got.format(f'{path}:5')}")
+    assert str(refused.value).startswith(f"tornado_app_requirements: {got.format(f'{path}:5')}")
     assert expected in str(refused.value)
     assert "TOKEN" not in str(refused.value)
 

@@ -43,7 +43,7 @@ def look(
             "directories_file": str(tmp_path / "tmpfiles.conf"),
             "factory": "board:make_app",
             "reserved_ports": [80], "settings": {"BOARD_DATA": "/x"}, "secrets": {"KEY": "s3cret-of-the-tests"},
-            "paths": {"tornado_app_health_path": ["/health"], "tornado_app_smoke_paths": []}, "rolling": ["1", "25%", "100%"],
+            "paths": {"tornado_app_health_path": ["/health"], "tornado_app_smoke_paths": []}, "serial": ["1", "25%", "100%"],
         }  # fmt: skip
         return run_module(preflight, capsys, **(right | given))
 
@@ -290,11 +290,11 @@ def test_which_name_that_is(names: list[str] | None, asked: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "limits"),
     [
-        ("tornado_app_drain", -5, "0 to 86400"),
-        ("tornado_app_batch", 0, "1 to 9999"),
+        ("tornado_app_drain_timeout", -5, "0 to 86400"),
+        ("tornado_app_parallel_processes", 0, "1 to 9999"),
         ("tornado_app_start_timeout", "0", "1 to 86400"),
         ("tornado_app_backlog", 2**31, "1 to 2147483647"),
-        ("tornado_app_settle", "a while", "0 to 86400"),
+        ("tornado_app_min_ready_seconds", "a while", "0 to 86400"),
     ],
 )
 def test_numbers_out_of_their_limits(
@@ -324,20 +324,20 @@ def test_paths_may_be_whatever_a_request_has(look: Callable[..., dict[str, Any]]
 
 @pytest.mark.parametrize("size", ["0", "-1", "07", "1.5", "all", "", "%", "0%", "101%", "1000%", "2 %", "1\n"])
 def test_sizes_of_batches_that_are_none(look: Callable[..., dict[str, Any]], size: str) -> None:
-    message = look(rolling=["1", size])["msg"]
+    message = look(serial=["1", size])["msg"]
     assert (
-        f"tornado_app_rolling has '{size}'; allowed are numbers of hosts from 1, and shares from '1%' to '100%'."
+        f"tornado_app_serial has '{size}'; allowed are numbers of hosts from 1, and shares from '1%' to '100%'."
         in message
     )
 
 
 @pytest.mark.parametrize("sizes", [["1"], [2, "10%"], ["1%", "99%", "100%"], ["1000"]], ids=str)
 def test_sizes_of_batches(look: Callable[..., dict[str, Any]], sizes: list[str | int]) -> None:
-    assert "msg" not in look(rolling=sizes)
+    assert "msg" not in look(serial=sizes)
 
 
 def test_no_size_of_batches_at_all(look: Callable[..., dict[str, Any]]) -> None:
-    assert "tornado_app_rolling is empty; allowed is a list of numbers of hosts" in look(rolling=[])["msg"]
+    assert "tornado_app_serial is empty; allowed is a list of numbers of hosts" in look(serial=[])["msg"]
 
 
 def test_no_secret_is_in_the_result(look: Callable[..., dict[str, Any]]) -> None:
@@ -377,9 +377,9 @@ def test_an_interpreter_that_the_application_may_write_is_not_run(
 
 
 def test_all_mistakes_are_reported_together(look: Callable[..., dict[str, Any]]) -> None:
-    wrong = {"paths": {"tornado_app_health_path": ["x"]}, "rolling": ["x"], "secrets": {"KEY": ""}}
+    wrong = {"paths": {"tornado_app_health_path": ["x"]}, "serial": ["x"], "secrets": {"KEY": ""}}
     message = look(name="Board", processes="0", port=80, python="/nowhere", **wrong)["msg"]
-    for variable in ("name", "processes", "port", "secrets", "python", "health_path", "rolling"):
+    for variable in ("name", "processes", "port", "secrets", "python", "health_path", "serial"):
         assert f"tornado_app_{variable}" in message
 
 
@@ -407,10 +407,10 @@ def test_all_mistakes_are_reported_together(look: Callable[..., dict[str, Any]])
             for word in ("a ;b", "a #b", "a\nb", "\x00")
         ),
         (
-            {"server": "wsgi", "factory": "", "command": ["-m", "chat"]},
-            "tornado_app_server: wsgi and tornado_app_command do not go together; allowed is one of the two.",
+            {"server": "gunicorn", "factory": "", "command": ["-m", "chat"]},
+            "tornado_app_server: gunicorn and tornado_app_command do not go together; allowed is one of the two.",
         ),
-        ({"server": "wsgi", "fork": True}, "tornado_app_server: wsgi and tornado_app_fork do not go together"),
+        ({"server": "gunicorn", "fork": True}, "tornado_app_server: gunicorn and tornado_app_fork do not go together"),
         *(
             ({**debug, **mode, "processes": "1"}, f"{name} and {other} do not go together")
             for name, debug in (
@@ -419,7 +419,7 @@ def test_all_mistakes_are_reported_together(look: Callable[..., dict[str, Any]])
             )
             for other, mode in (
                 ("tornado_app_fork", {"fork": True}),
-                ("tornado_app_server: wsgi", {"server": "wsgi"}),
+                ("tornado_app_server: gunicorn", {"server": "gunicorn"}),
                 ("tornado_app_command", {"factory": "", "command": ["-m", "chat"]}),
             )
         ),

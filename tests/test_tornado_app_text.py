@@ -146,7 +146,7 @@ def test_it_is_a_filter_too() -> None:
     assert plugin("filter", "text").FilterModule().filters() == {"plain": text.plain}
 
 
-@pytest.mark.parametrize("file", ["roles/tornado_app/tasks/roll.yml", "playbooks/status.yml"])
+@pytest.mark.parametrize("file", ["roles/tornado_app/tasks/rolling_update.yml", "playbooks/status.yml"])
 def test_whatever_is_said_of_hosts_goes_through_it(file: str) -> None:
     lines = map(str.strip, (REPOSITORY / file).read_text().splitlines())
     said = [line for line in lines if line.startswith(('msg: "{{', 'fail_msg: "{{'))]

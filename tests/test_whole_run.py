@@ -123,7 +123,7 @@ def test_no_inventory_is_not_a_site_without_hosts(elsewhere: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_from_the_middle_is_told_what_it_lacks(elsewhere: Path) -> None:
-    words = ["--start-at-task", "eyewall.tornado.tornado_app : change | See which hosts differ from what is wanted"]
+    words = ["--start-at-task", "eyewall.tornado.tornado_app : converge | Find hosts that differ from the inventory"]
     status, said = run(elsewhere, "-i", "hosts.yml", str(REPOSITORY / "playbooks" / "deploy.yml"), *words)
     assert status == 2, said
     assert "the tasks before this one were left out (--start-at-task); expected is the whole run" in said

@@ -40,7 +40,7 @@ class Deployed:
 
     @property
     def entry(self) -> str:
-        """The factory, as in board.yardstick:make_app."""
+        """The factory, as in board.bench_app:make_app."""
         return str(read(self.release / "manifest.json")["entry"])
 
 

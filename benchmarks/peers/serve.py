@@ -1,11 +1,11 @@
-"""The program of Tornado's guide ("Running and deploying"), for tests/apps/gauge.
+"""The program of Tornado's guide ("Running and deploying"), for tests/apps/testapp.
 
 python serve.py --port=9001
 """
 
 import asyncio
 
-from gauge import make_app
+from testapp import make_app
 from tornado.options import define, options, parse_command_line
 
 define("port", type=int, help="listen on this port of loopback")

@@ -25,6 +25,24 @@ FORMS = {
     "list": "a list, as in [one, two]",
     "dict": "a mapping, as in {NAME: value}",
 }
+# Inputs of earlier versions, and what they are called now (docs/upgrading.md has the same table).
+RENAMED = {
+    "fleet_capabilities": "local_containers_capabilities",
+    "fleet_machine": "local_containers_machine",
+    "fleet_name": "local_containers_name",
+    "fleet_publish": "local_containers_publish",
+    "fleet_state": "local_containers_state",
+    "fleet_suite": "local_containers_suite",
+    "fleet_tmpfs": "local_containers_tmpfs",
+    "fleet_volumes": "local_containers_volumes",
+    "tornado_app_batch": "tornado_app_parallel_processes",
+    "tornado_app_drain": "tornado_app_drain_timeout",
+    "tornado_app_lock": "tornado_app_requirements",
+    "tornado_app_lock_seconds": "tornado_app_deploy_lock_timeout",
+    "tornado_app_rolling": "tornado_app_serial",
+    "tornado_app_settle": "tornado_app_min_ready_seconds",
+    "tornado_app_watchdog": "tornado_app_watchdog_timeout",
+}
 BOOLEANS = {
     "true",
     "false",
@@ -118,8 +136,10 @@ def mistaken_form(value: Any, option: Mapping[str, Any]) -> str | None:
         return None
     if value is None:
         return f"nothing; expected {FORMS[form]}"
-    if not is_form(value, form):
-        return f"{shown(value, hidden=bool(option.get('no_log')))}; expected {FORMS[form]}"
+    choices = option.get("choices")
+    if not is_form(value, form) or (choices and value not in choices):
+        expected = " or ".join(map(str, choices)) if choices else FORMS[form]
+        return f"{shown(value, hidden=bool(option.get('no_log')))}; expected {expected}"
     if form == "list":
         one = {"type": option.get("elements", "raw"), "no_log": option.get("no_log")}
         return next((f"a list with {found}" for part in value if (found := mistaken_form(part, one))), None)
@@ -145,10 +165,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         variables = task_vars or {}
         taken = role_options()
         sentences = [
+            f"{place(variables[old])}{old}: got a variable that has another name now; expected {new}."
+            for old, new in RENAMED.items()
+            if old in variables
+        ]
+        sentences += [
             f"{place(variables[name])}{name} is not a variable of the role {role}"
             + (f"; did you mean {near}?" if near else ".")
             + f" Allowed: see roles/{role}/README.md."
-            for name, role, near in unknown_variables(sorted(variables), taken)
+            for name, role, near in unknown_variables(sorted(set(variables) - set(RENAMED)), taken)
         ]
         for name, option in sorted(part for options in taken.values() for part in options.items()):
             if name not in variables:

@@ -377,11 +377,12 @@ class Builder:
             wheel = Wheel(made)
             if not wheel.is_pure():
                 raise Refusal(
-                    f"tornado_app_lock: got {what} and is no pure Python ({made.name}); expected a version that has a wheel."
+                    f"tornado_app_requirements: got {what} and is no pure Python ({made.name}); "
+                    "expected a version that has a wheel."
                 )
             if (wheel.name, wheel.version) != (pin.name, pin.version):
                 raise Refusal(
-                    f"tornado_app_lock: got {what} and is built as {made.name}; expected the wheel of that name."
+                    f"tornado_app_requirements: got {what} and is built as {made.name}; expected the wheel of that name."
                 )
             keep(place_of, **{made.name: made.read_bytes()})
         return place_of / made.name
@@ -408,7 +409,7 @@ def project_in(tree: Path, what: str) -> Path:
         or any(stat.S_IFMT(p.lstat().st_mode) not in PLAIN for p in paths if os.path.lexists(p))
     ):
         raise Refusal(
-            f"tornado_app_lock: got {what} and whose source distribution is none; expected one directory in it."
+            f"tornado_app_requirements: got {what} and whose source distribution is none; expected one directory in it."
         )
     return found[0]
 

@@ -210,7 +210,9 @@ def check_inputs(source: str, place: Path, lock: Path, entry: str) -> None:
             "or git+https:// and a repository with a pyproject.toml (see docs/your-application.md)."
         )
     if not lock.is_file():
-        raise Refusal(f"tornado_app_lock is '{lock}', and no such file is there (see docs/your-application.md).")
+        raise Refusal(
+            f"tornado_app_requirements is '{lock}', and no such file is there (see docs/your-application.md)."
+        )
     if wrong := mistake(entry):
         raise Refusal(wrong)
 
@@ -221,13 +223,13 @@ def runner_is_locked(runner: Path, lock: Lock, needs: list[str]) -> None:
     lacking = sorted({canonicalize_name(Requirement(need).name) for need in dependencies} - lock.names())
     if lacking:
         raise Refusal(
-            f"tornado_app_lock: {lock.path} lacks {', '.join(lacking)}, which the runner needs. Name {runner}/pyproject.toml "
-            "among the inputs of uv pip compile (see docs/your-application.md)."
+            f"tornado_app_requirements: {lock.path} lacks {', '.join(lacking)}, which the runner needs. Name "
+            f"{runner}/pyproject.toml among the inputs of uv pip compile (see docs/your-application.md)."
         )
     if lacking := sorted(set(needs) - lock.names()):
         raise Refusal(
-            f"tornado_app_lock: {lock.path} lacks {', '.join(lacking)}, which tornado_app_server: wsgi needs. Name it among the "
-            "application's dependencies, and make the file anew (see docs/your-application.md)."
+            f"tornado_app_requirements: {lock.path} lacks {', '.join(lacking)}, which tornado_app_server: gunicorn needs. Name "
+            "it among the application's dependencies, and make the file anew (see docs/your-application.md)."
         )
 
 
@@ -286,7 +288,7 @@ def builder_of(params: dict[str, Any], source: Exported, lock: Lock, python: tup
         theirs = read_lock(variable, path)
         own, index = for_target(variable, theirs.pins, target), [*index, *theirs.index]
     named = set() if is_wheel(source.place) else required_names(read_project(source.place))
-    locked = for_target("tornado_app_lock", [pin for pin in lock.pins if pin.name in named], target)
+    locked = for_target("tornado_app_requirements", [pin for pin in lock.pins if pin.name in named], target)
     ours = for_target("backends", read_lock("backends", Path(params["backends"])).pins, target)
     return Builder(Path(params["build"]).resolve(), python, [own, locked, ours], index)
 
@@ -365,7 +367,7 @@ def hashed(file: Path) -> str:
 def fetched(builder: Builder, pins: dict[str, Pin], target: dict[str, str], wheels: Path) -> list[Path]:
     """Fetch wheels, and build those that no index has; the ones that were built."""
     made: list[Path] = []
-    doing = f"Getting the wheels of tornado_app_lock for {target_name(target)}"
+    doing = f"Getting the wheels of tornado_app_requirements for {target_name(target)}"
     while pins:
         try:
             lines = [*builder.index, *(pin.line() for pin in pins.values())]
@@ -380,15 +382,15 @@ def fetched(builder: Builder, pins: dict[str, Pin], target: dict[str, str], whee
             wanted = re.search(rf"(?<![\w.]){re.escape(pin.version)} Requires-Python ([^;\n]+)", said)
             if wanted := wanted or re.search(r"requires a different Python: \S+ not in '([^']+)'", said):
                 raise Refusal(
-                    f"tornado_app_lock: got '{pin.requirement}' ({pin.place}), which needs Python {wanted[1]}; expected a "
-                    f"version for Python {target['python_full']}, which hosts have."
+                    f"tornado_app_requirements: got '{pin.requirement}' ({pin.place}), which needs Python {wanted[1]}; expected "
+                    f"a version for Python {target['python_full']}, which hosts have."
                 ) from None
             try:
                 made.append(builder.of_source(pin))
             except Refusal as other:
                 raise Refusal(
-                    f"tornado_app_lock: got '{pin.requirement}' ({pin.place}), which has no wheel for {target_name(target)}; "
-                    f"expected one, or a source distribution in pure Python. {other}\n{refusal}"
+                    f"tornado_app_requirements: got '{pin.requirement}' ({pin.place}), which has no wheel for "
+                    f"{target_name(target)}; expected one, or a source distribution in pure Python. {other}\n{refusal}"
                 ) from None
     for wheel in made:
         shutil.copyfile(wheel, wheels / wheel.name)
@@ -411,7 +413,7 @@ def check_needs(wheels: list[Wheel], target: dict[str, str]) -> None:
             if other is None or not need.specifier.contains(other.version, prereleases=True):
                 has = f"has {other.name}=={other.version}" if other else "lacks it"
                 raise Refusal(
-                    f"tornado_app_lock: '{wheel.name}' needs '{need}', and the file {has}; expected what fits. Make it "
+                    f"tornado_app_requirements: '{wheel.name}' needs '{need}', and the file {has}; expected what fits. Make it "
                     "again (see docs/your-application.md)."
                 )
 
@@ -503,11 +505,11 @@ def deliver(params: dict[str, Any], given: Exported, build: Path, warn: Callable
     runner = Path(params["runner"]).resolve()
     path = of_source(given, params["lock"])
     check_inputs(params["source"], source, path, entry)
-    lock = read_lock("tornado_app_lock", path)
+    lock = read_lock("tornado_app_requirements", path)
     runner_is_locked(runner, lock, params["needs"])
     if not is_wheel(source):
         check_python(value_of(read_project(source), "project", "requires-python", ""), "pyproject.toml", targets)
-    pinned = [list(for_target("tornado_app_lock", lock.pins, target).values()) for target in targets]
+    pinned = [list(for_target("tornado_app_requirements", lock.pins, target).values()) for target in targets]
 
     builder = builder_of(params, given, lock, python_for_builds(targets))
     if is_wheel(source):

@@ -42,7 +42,7 @@ options:
   factory: {type: str, default: "", description: "C(package.module:factory), or empty."}
   command: {type: list, elements: str, default: [], description: "A program and its arguments, or empty."}
   fork: {type: bool, default: false, description: "Whether all processes are one program's, on one port."}
-  server: {type: str, default: eyewall, choices: [eyewall, wsgi], description: What serves the application.}
+  server: {type: str, default: tornado, choices: [tornado, gunicorn], description: What serves the application.}
   debug: {type: bool, default: false, description: Tornado's debug mode.}
   debug_switches: {type: dict, default: {}, description: "Parts of it, true or false by name."}
   production: {type: bool, default: false, description: Whether users are there.}
@@ -52,7 +52,7 @@ options:
   paths: {type: dict, default: {}, description: "Paths to ask of the application, a list by the name of its variable."}
   health_host: {type: str, default: localhost, description: "The name that it is asked by (the C(Host) header)."}
   numbers: {type: dict, default: {}, description: "Numbers by the name of their variable, which has to stay within its limits."}
-  rolling: {type: list, elements: str, default: ["100%"], description: Sizes of the batches of hosts.}
+  serial: {type: list, elements: str, default: ["100%"], description: Sizes of the batches of hosts.}
 """
 
 # What Application(debug=True) sets (Tornado's guide, "Running and deploying").
@@ -64,16 +64,16 @@ DAY = 86400  # seconds
 # The least and the most that a number may be.
 LIMITS = {
     "tornado_app_backlog": (1, 2**31 - 1),
-    "tornado_app_batch": (1, 9999),
-    "tornado_app_drain": (0, DAY),
-    "tornado_app_lock_seconds": (1, 365 * DAY),
+    "tornado_app_parallel_processes": (1, 9999),
+    "tornado_app_drain_timeout": (0, DAY),
+    "tornado_app_deploy_lock_timeout": (1, 365 * DAY),
     "tornado_app_log_backups": (0, 9999),
     "tornado_app_log_max_bytes": (0, 2**63 - 1),
     "tornado_app_migrate_timeout": (1, 365 * DAY),
-    "tornado_app_settle": (0, DAY),
+    "tornado_app_min_ready_seconds": (0, DAY),
     "tornado_app_start_timeout": (1, DAY),
     "tornado_app_threads": (1, 9999),
-    "tornado_app_watchdog": (0, DAY),
+    "tornado_app_watchdog_timeout": (0, DAY),
 }
 
 
@@ -248,12 +248,12 @@ def run_mistakes(params: dict[str, Any]) -> list[str]:
         )
     # debug mode is for one process with a factory, a WSGI server has no fork mode, and a program is no WSGI application
     modes = {"tornado_app_command": command, "tornado_app_fork": params["fork"]}
-    modes |= {"tornado_app_server: wsgi": params["server"] == "wsgi"}
+    modes |= {"tornado_app_server: gunicorn": params["server"] == "gunicorn"}
     autoreload = "tornado_app_debug_switches.autoreload"
     modes |= {"tornado_app_debug": params["debug"], autoreload: params["debug_switches"].get("autoreload")}
     for one, other in (
-        ("tornado_app_server: wsgi", "tornado_app_command"),
-        ("tornado_app_server: wsgi", "tornado_app_fork"),
+        ("tornado_app_server: gunicorn", "tornado_app_command"),
+        ("tornado_app_server: gunicorn", "tornado_app_fork"),
         *((debug, mode) for debug in ("tornado_app_debug", autoreload) for mode in list(modes)[:3]),
     ):
         if modes[one] and modes[other]:
@@ -291,7 +291,7 @@ def main() -> None:
             "factory": {"type": "str", "default": ""},
             "command": {"type": "list", "elements": "str", "default": []},
             "fork": {"type": "bool", "default": False},
-            "server": {"type": "str", "choices": ["eyewall", "wsgi"], "default": "eyewall"},
+            "server": {"type": "str", "choices": ["tornado", "gunicorn"], "default": "tornado"},
             "debug": {"type": "bool", "default": False},
             "debug_switches": {
                 "type": "dict",
@@ -305,7 +305,7 @@ def main() -> None:
             "paths": {"type": "dict", "default": {}},
             "health_host": {"type": "str", "default": "localhost"},
             "numbers": {"type": "dict", "default": {}},
-            "rolling": {"type": "list", "elements": "str", "default": ["100%"]},
+            "serial": {"type": "list", "elements": "str", "default": ["100%"]},
         },
         supports_check_mode=True,
     )
@@ -350,13 +350,13 @@ def main() -> None:
     mistakes += path_mistakes(params["paths"])
     mistakes += host_mistakes(params["health_host"])
     mistakes += number_mistakes(params["numbers"])
-    if wrong := [size for size in params["rolling"] if not re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", size)]:
+    if wrong := [size for size in params["serial"] if not re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", size)]:
         mistakes.append(
-            f"tornado_app_rolling has '{wrong[0]}'; allowed are numbers of hosts from 1, and shares from '1%' to '100%'."
+            f"tornado_app_serial has '{wrong[0]}'; allowed are numbers of hosts from 1, and shares from '1%' to '100%'."
         )
-    elif not params["rolling"]:
+    elif not params["serial"]:
         mistakes.append(
-            "tornado_app_rolling is empty; allowed is a list of numbers of hosts, and of shares as in '25%'."
+            "tornado_app_serial is empty; allowed is a list of numbers of hosts, and of shares as in '25%'."
         )
     target = None
     # before root runs it

@@ -190,7 +190,7 @@ class Sides:
             self.directory.cleanup()
             await server.close_all_connections()
         assert self.server.connections == 0
-        assert self.server.traffic.in_flight == 0
+        assert self.server.counters.in_flight == 0
         assert not self.server.bodies
 
 
@@ -419,9 +419,9 @@ def test_a_client_that_leaves_or_resets_at_any_byte_leaves_nothing_behind(loop: 
                         elif how == "half":
                             connection.shutdown(socket.SHUT_WR)
                             await asyncio.sleep(0)
-        await until(lambda: not (server.connections or server.traffic.in_flight or server.bodies))
+        await until(lambda: not (server.connections or server.counters.in_flight or server.bodies))
         server.stop()
-        assert server.traffic.total > 0
+        assert server.counters.total > 0
 
     run(asyncio.wait_for(leave(), 60), loop)
 
@@ -475,11 +475,11 @@ def test_an_answer_that_nobody_reads_any_more_ends(loop: str) -> None:
         server.add_socket(listener)
         _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await until(lambda: bool(server.traffic.in_flight))
+        await until(lambda: bool(server.counters.in_flight))
         await asyncio.sleep(0.05)
-        assert server.traffic.in_flight == 1  # its last byte was not sent
+        assert server.counters.in_flight == 1  # its last byte was not sent
         writer.transport.abort()
-        await until(lambda: not (server.connections or server.traffic.in_flight))
+        await until(lambda: not (server.connections or server.counters.in_flight))
         server.stop()
 
     run(asyncio.wait_for(leave(), 60), loop)

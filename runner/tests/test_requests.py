@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from eyewall.proxies import Proxies
+from eyewall.counters import Counters
+from eyewall.proxy_headers import ProxyHeaders
 from eyewall.server import Server
-from eyewall.traffic import Traffic
 from eyewall_harness import Eyewall, receive_answer
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
@@ -118,7 +118,7 @@ def test_accesses_are_logged_on_request(start: Start) -> None:
 def test_headers_are_read_as_tornado_reads_them(
     headers: dict[str, str], client: str | None, scheme: str | None
 ) -> None:
-    proxies = Proxies(["10.0.0.0/8"])
+    proxies = ProxyHeaders(["10.0.0.0/8"])
     assert proxies.client(HTTPHeaders(headers)) == client
     assert proxies.scheme(HTTPHeaders(headers)) == scheme
 
@@ -130,17 +130,17 @@ def test_headers_are_read_as_tornado_reads_them(
 def test_a_request_id_is_taken_if_it_is_well_formed(given: str, wanted: str | None) -> None:
     headers = HTTPHeaders()
     headers._as_list["X-Request-Id"] = [given]
-    assert Proxies().request_id(headers) == wanted
+    assert ProxyHeaders().request_id(headers) == wanted
 
 
 def test_it_can_be_put_beneath_a_program_that_makes_its_own_server() -> None:
-    application, traffic = Application(), Traffic()
-    HTTPServer.configure(Server, traffic=traffic)
+    application, counters = Application(), Counters()
+    HTTPServer.configure(Server, counters=counters)
     try:
         server = HTTPServer(application, xheaders=True)
     finally:
         HTTPServer.configure(None)
     assert isinstance(server, Server)
-    assert server.traffic is traffic
+    assert server.counters is counters
     assert not server.xheaders
     assert type(HTTPServer(application)) is HTTPServer

@@ -4,14 +4,14 @@ import argparse
 import shutil
 from pathlib import Path
 
-GAUGE = Path(__file__).parent / "gauge"
+TESTAPP = Path(__file__).parent / "testapp"
 
 
 def write_release(name: str, place: Path) -> Path:
     """Copy the test application to `place`, with `name` in every static file, so that each has another hash."""
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(GAUGE, place, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for file in (place / "src" / "gauge" / "static").iterdir():
+    shutil.copytree(TESTAPP, place, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for file in (place / "src" / "testapp" / "static").iterdir():
         comment = f"<!-- {name} -->\n" if file.suffix == ".svg" else f"/* {name} */\n"
         file.write_text(file.read_text(encoding="utf-8") + comment, encoding="utf-8")
     return place

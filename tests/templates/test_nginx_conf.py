@@ -314,7 +314,7 @@ def test_a_head_has_ten_seconds_and_a_body_is_passed_on_as_it_comes(http: Block,
     assert http.get("client_header_timeout") == ["10s"]
     assert server.get("proxy_request_buffering") == ["off"]
     # but for gunicorn, which has a thread for each request
-    assert conf(tornado_app_server="wsgi").block("http").block("server").get("proxy_request_buffering") == ["on"]
+    assert conf(tornado_app_server="gunicorn").block("http").block("server").get("proxy_request_buffering") == ["on"]
 
 
 def test_what_nginx_takes_for_any_path_may_be_held_in_memory() -> None:

@@ -309,8 +309,8 @@ def test_only_the_boot_waits() -> None:
 @pytest.mark.parametrize("hybrid", [True, False])
 def test_containers_conf_has_what_the_machine_needs_and_no_more(low: bool, hybrid: bool) -> None:
     text = render(
-        "fleet/containers.conf.j2",
-        __fleet_low_limit=low, __fleet_hybrid_cgroups=hybrid, __fleet_hard_limit="20000",
+        "local_containers/containers.conf.j2",
+        __local_containers_low_limit=low, __local_containers_hybrid_cgroups=hybrid, __local_containers_hard_limit="20000",
     )  # fmt: skip
     settings = tomllib.loads(text)
     assert set(settings) == ({"containers"} if low else set()) | ({"engine"} if hybrid else set())

@@ -91,13 +91,13 @@ def test_a_process_that_ends_has_ended_before_supervisord_kills_it(tmp_path: Pat
     }
     assert seconds["EXIT_SECONDS"] > seconds["GRACE"] + seconds["GONE_SECONDS"], "what it started has its time to end"
     last = seconds["EXIT_SECONDS"] + seconds["GONE_SECONDS"] + 0.5
-    for process in processes(tmp_path, tornado_app_drain=45):
+    for process in processes(tmp_path, tornado_app_drain_timeout=45):
         assert 45 + last < process.stopwaitsecs
 
 
 def test_a_process_has_what_the_handover_wants(tmp_path: Path) -> None:
     drain = 45
-    for process in processes(tmp_path, tornado_app_drain=drain, tornado_app_log_max_bytes=5000):
+    for process in processes(tmp_path, tornado_app_drain_timeout=drain, tornado_app_log_max_bytes=5000):
         assert process.autostart is False, "after a reboot, two generations would start"
         assert process.autorestart.__name__ == "RestartUnconditionally"
         assert process.stopsignal == 15
@@ -118,7 +118,7 @@ def test_the_runner_takes_the_command(tmp_path: Path, monkeypatch: pytest.Monkey
         tmp_path,
         tornado_app_debug=True,
         tornado_app_debug_switches={"autoreload": False, "static_hash_cache": True},
-        tornado_app_drain=12,
+        tornado_app_drain_timeout=12,
         tornado_app_trusted=["127.0.0.1", "10.0.0.0/8"],
     )
     interpreter, *command = shlex.split(board.process_configs[0].command)
@@ -198,12 +198,12 @@ def test_what_is_proved_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_process_off_the_air_is_started_once_and_never_at_boot(tmp_path: Path) -> None:
-    (proof,) = processes(tmp_path, __tornado_app_off_air=True, tornado_app_drain=45)
+    (proof,) = processes(tmp_path, __tornado_app_off_air=True, tornado_app_drain_timeout=45)
     assert proof.autostart is False
     assert proof.autorestart is False
     assert (proof.startretries, proof.startsecs) == (0, 0)
     drain = shlex.split(proof.command)[shlex.split(proof.command).index("--drain") + 1]
-    assert int(drain) < proof.stopwaitsecs < 10, "proof.yml waits so long for it to leave"
+    assert int(drain) < proof.stopwaitsecs < 10, "the smoke test waits so long for it to leave"
 
 
 def test_no_secret_is_in_the_configuration_off_the_air(tmp_path: Path) -> None:
@@ -229,14 +229,14 @@ def test_the_same_input_is_the_same_generation() -> None:
     [
         {"tornado_app_settings": {"BOARD_DATA": "/elsewhere"}},
         {"tornado_app_secrets": {"BOARD_COOKIE_SECRET": "rotated"}},
-        {"tornado_app_drain": 31},
+        {"tornado_app_drain_timeout": 31},
         {"tornado_app_open_files": 40000},
         {"tornado_app_debug": True},
         {"tornado_app_debug_switches": {"serve_traceback": False}},
         {"tornado_app_production": True},
         {"tornado_app_factory": "", "tornado_app_command": ["-m", "board"]},
         {"tornado_app_fork": True},
-        {"tornado_app_server": "wsgi"},
+        {"tornado_app_server": "gunicorn"},
         {"__tornado_app_preflight": preflight([8000])},
         {"__tornado_app_preflight": preflight([8001, 8002])},
         {"__tornado_app_build": {"release": "1.0.1"}},
@@ -271,7 +271,7 @@ def test_fork_mode_is_one_program_with_all_processes(tmp_path: Path) -> None:
 
 
 def test_wsgi_is_the_same_frame(tmp_path: Path) -> None:
-    found = processes(tmp_path, tornado_app_server="wsgi", tornado_app_threads=3)
+    found = processes(tmp_path, tornado_app_server="gunicorn", tornado_app_threads=3)
     assert len(found) == 2
     for process in found:
         command = shlex.split(process.command)

@@ -209,8 +209,8 @@ def inventory() -> dict[str, Any]:
 @pytest.fixture(scope="session", params=sorted(inventory()["hosts"]))
 def site(request: pytest.FixtureRequest) -> Site:
     app = inventory()
-    container = f"{app['vars']['fleet_name']}-{request.param}"
-    port = int(app["hosts"][request.param]["fleet_publish"][0].split(":")[1])
+    container = f"{app['vars']['local_containers_name']}-{request.param}"
+    port = int(app["hosts"][request.param]["local_containers_publish"][0].split(":")[1])
     return Site(request.param, container, port, testinfra.get_host(f"podman://{container}"))
 
 

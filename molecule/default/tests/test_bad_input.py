@@ -75,6 +75,6 @@ def test_a_lock_file_with_a_missing_hash(refused, request, tmp_path):
     shutil.copy(request.config.rootpath / "app" / "requirements.lock", lock)
     text = re.sub(r"(tornado==[\d.]+) (\\\n\s+--hash=\S+ ?)+", r"\1\n", lock.read_text())
     lock.write_text(text)
-    said = refused("-e", f"tornado_app_lock={lock}")
-    assert "tornado_app_lock: got 'tornado==" in said
+    said = refused("-e", f"tornado_app_requirements={lock}")
+    assert "tornado_app_requirements: got 'tornado==" in said
     assert "with no hash; expected --hash=sha256:" in said

@@ -188,7 +188,7 @@ def test_every_host_gives_a_file_the_same_etag(site, assets, sites):
     path, version = assets[0]
     seen = set()
     for host in sites.values():
-        connection = http.client.HTTPConnection("127.0.0.1", int(host["fleet_publish"][0].split(":")[1]))
+        connection = http.client.HTTPConnection("127.0.0.1", int(host["local_containers_publish"][0].split(":")[1]))
         connection.request("GET", f"/static/{path}?v={version}")
         seen.add(connection.getresponse().headers["ETag"])
         connection.close()

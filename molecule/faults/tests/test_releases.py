@@ -14,7 +14,7 @@ def written(file: str, old: str, new: str) -> Callable[[Path], None]:
     """A change of the application's source."""
 
     def change(source: Path) -> None:
-        path = source / "src" / "gauge" / file
+        path = source / "src" / "testapp" / file
         text = path.read_text(encoding="utf-8")
         assert old in text
         path.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -37,28 +37,28 @@ def test_release_that_does_not_import_touches_no_host(fleet, before, names, watc
         watch.only(before["app1"].release)
     refused(
         run,
-        "tornado_app_factory is 'gauge:make_app', and importing it on the controller failed:",
+        "tornado_app_factory is 'testapp:make_app', and importing it on the controller failed:",
         "No module named 'no_such_module'",
         recorded=False,
     )
-    assert "Take the lock" not in run.output
+    assert "Lock every host" not in run.output
 
 
 def test_release_that_imports_on_the_controller_alone_is_found_while_staging(fleet, before, names, watched, refused):
-    host_only = 'import os\n\nif os.path.exists("/opt/gauge"):\n    raise OSError("no /usr/lib/libgauge.so")\n'
+    host_only = 'import os\n\nif os.path.exists("/opt/testapp"):\n    raise OSError("no /usr/lib/libtestapp.so")\n'
     name = f"elsewhere.{names[0]}"
     with watched() as watch:
         run = fleet.deploy(name, change=written("__init__.py", "import os\n", host_only))
         watch.only(before["app1"].release)
     refused(
         run,
-        f"gauge {name} was not deployed: app1, app2 failed while the release was brought.",
-        "tornado_app_factory is 'gauge:make_app', and importing it on this host failed:",
-        "OSError: no /usr/lib/libgauge.so",
+        f"testapp {name} was not deployed: app1, app2 failed while the release was brought.",
+        "tornado_app_factory is 'testapp:make_app', and importing it on this host failed:",
+        "OSError: no /usr/lib/libtestapp.so",
         "app1, app2: never left",
     )
     for host in fleet.hosts:
-        assert not fleet.host(host).file(f"/opt/gauge/releases/{name}").exists
+        assert not fleet.host(host).file(f"/opt/testapp/releases/{name}").exists
 
 
 def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, names, watched, refused):
@@ -93,16 +93,16 @@ def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, n
 
 def test_health_path_that_answers_500_is_found_off_the_air(fleet, before, candidate, watched, refused):
     with watched() as watch:
-        run = fleet.play("deploy", **candidate, tornado_app_settings={"GAUGE_FAULT": "health"})
+        run = fleet.play("deploy", **candidate, tornado_app_settings={"TESTAPP_FAULT": "health"})
         watch.only(before["app1"].release)
     refused(
         run,
         "app1, app2 failed while the release was tried off the air",
         "GET /health was answered with 500; allowed is 200 to 299. The last lines of its log:",
-        r" GAUGE_FAULT is 'health'\x00 ",
+        r" TESTAPP_FAULT is 'health'\x00 ",
         "app1, app2: never left",
     )
-    assert "\x1b]0;gauge" not in run.output
+    assert "\x1b]0;testapp" not in run.output
 
 
 def test_task_of_the_sites_own_that_fails_is_named_and_what_it_hides_is_hidden(
@@ -122,13 +122,13 @@ def test_task_of_the_sites_own_that_fails_is_named_and_what_it_hides_is_hidden(
     )
     assert "hunter2" not in run.output
     for host in fleet.hosts:
-        assert "hunter2" not in fleet.sh(host, "cat /opt/gauge/deploys.jsonl; journalctl --no-pager")
+        assert "hunter2" not in fleet.sh(host, "cat /opt/testapp/deploys.jsonl; journalctl --no-pager")
 
 
 def test_process_that_never_gets_ready_is_found_off_the_air(fleet, before, candidate, watched, refused):
     with watched() as watch:
         run = fleet.play(
-            "deploy", **candidate, tornado_app_settings={"GAUGE_FAULT": "start"}, tornado_app_start_timeout=4
+            "deploy", **candidate, tornado_app_settings={"TESTAPP_FAULT": "start"}, tornado_app_start_timeout=4
         )
         watch.only(before["app1"].release)
     refused(run, "-proof:8000 was not ready within 4 s (supervisord: RUNNING)", "app1, app2: never left")
@@ -138,11 +138,11 @@ def test_process_that_never_gets_ready_on_its_port_gives_it_back(fleet, before, 
     """Off the air the same program answers: the process of the second port is never tried there."""
     old, new = before["app1"].release, mortal["tornado_app_version"]
     with watched() as watch:
-        run = fleet.play("deploy", **mortal, tornado_app_settings={"GAUGE_FAULT": "dies", "GAUGE_FAULT_AFTER": "0"})
+        run = fleet.play("deploy", **mortal, tornado_app_settings={"TESTAPP_FAULT": "dies", "TESTAPP_FAULT_AFTER": "0"})
         watch.only(old)
     refused(
         run,
-        f"gauge {new} was not deployed: app1 failed while processes changed hands.",
+        f"testapp {new} was not deployed: app1 failed while processes changed hands.",
         ":8001 ended (supervisord: ",
         f"app1: back on {old} app2: never left {old}",
         same_processes=False,
@@ -153,10 +153,10 @@ def test_process_that_never_gets_ready_on_its_port_gives_it_back(fleet, before, 
 def test_process_that_dies_takes_every_host_back(fleet, before, mortal, watched, refused, host):
     """Off the air it lives. On the second host alone: the first one had changed, and goes back."""
     fault = f"{{{{ 'dies' if inventory_hostname == '{host}' else '' }}}}"
-    settings = {"GAUGE_FAULT": fault, "GAUGE_FAULT_AFTER": "3"}
+    settings = {"TESTAPP_FAULT": fault, "TESTAPP_FAULT_AFTER": "3"}
     began = time.time()
     with watched() as watch:
-        run = fleet.play("deploy", **mortal, tornado_app_settings=settings, tornado_app_settle=4)
+        run = fleet.play("deploy", **mortal, tornado_app_settings=settings, tornado_app_min_ready_seconds=4)
         watch.only(before["app1"].release)
         deaths = fleet.deaths(host, began)
         watch.spare_inside(host, deaths)
@@ -164,7 +164,7 @@ def test_process_that_dies_takes_every_host_back(fleet, before, mortal, watched,
     old, new = before["app1"].release, mortal["tornado_app_version"]
     refused(
         run,
-        f"gauge {new} was not deployed: {host} failed while processes changed hands.",
+        f"testapp {new} was not deployed: {host} failed while processes changed hands.",
         ":8001 took over, and ended",
         "The last lines of its log:",
         f"app1, app2: back on {old}" if host == "app2" else f"app1: back on {old} app2: never left {old}",

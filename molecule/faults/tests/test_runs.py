@@ -9,19 +9,19 @@ import time
 
 from fleet_support import Run
 
-HANDOVER = r"^TASK \[.*generation \| Hand the ports over"
+HANDOVER = r"^TASK \[.*handover \| Replace the processes"
 FIRST_HOST = r"^(ok|changed): \[app1\]"
 
 # How far a run gets before it is killed: lines of its output, one after the other, and seconds from the last one on.
 MOMENTS: dict[str, tuple[list[str], float]] = {
-    "staging": ([r"^TASK \[.*release \| Install the release"], 0.7),
-    "proving": ([r"^TASK \[.*proof \| Boot the generation"], 0.7),
+    "staging": ([r"^TASK \[.*rolling_update \| Install the release"], 0.7),
+    "proving": ([r"^TASK \[.*rolling_update \| Run the smoke test"], 0.7),
     "in the first host's handover": ([HANDOVER], 1.5),
     # before the next one: what runs on a host goes on by itself, and then there is nothing left to do on the second host
     "in the second host's handover": ([HANDOVER, FIRST_HOST, HANDOVER], 1.5),
     "between the hosts": ([HANDOVER, FIRST_HOST], 0.0),
-    "before the end": ([r"^TASK \[.*roll \| See that every process"], 0.2),
-    "at the end": ([r"^TASK \[.*roll \| Write down what was done"], 0.3),
+    "before the end": ([r"^TASK \[.*rolling_update \| Check that every process"], 0.2),
+    "at the end": ([r"^TASK \[.*rolling_update \| Record the deploy"], 0.3),
 }
 
 
@@ -57,12 +57,12 @@ def test_controller_that_is_killed_at_any_moment(fleet, before, names, watched, 
     story = "\n\n".join(f"{run.status}\n{run.output}" for run in runs)
     assert sum(run.status != 0 for run in runs) >= 4, story
     # whoever took the lock has a record, and one only; whoever was killed before its end, one that says so
-    began = [run for run in runs if "roll | Take the lock on every host" in run.output]
+    began = [run for run in runs if "rolling_update | Lock every host" in run.output]
     for host in fleet.hosts:
         records = [record for record in fleet.records(host) if record["id"] not in known[host]]
         assert len(records) == len(began), f"{records}\n{story}"
         for run, record in zip(began, records, strict=True):
-            at_its_end = "roll | Write down what was done" in run.output
+            at_its_end = "rolling_update | Record the deploy, release the lock, prune old generations" in run.output
             allowed = (
                 {"succeeded"} if run.status == 0 else {"interrupted", "succeeded" if at_its_end else "interrupted"}
             )
@@ -76,7 +76,7 @@ def test_deploy_that_fails_after_a_killed_one_goes_back_to_where_that_began(flee
     with watched() as watch:
         killed = kill_at(fleet.start("deploy", **candidate), *MOMENTS["between the hosts"])
         assert killed.status != 0, killed.output
-        run = fleet.play("deploy", **candidate, tornado_app_settings={"GAUGE_FAULT": "health"})
+        run = fleet.play("deploy", **candidate, tornado_app_settings={"TESTAPP_FAULT": "health"})
         watch.only(before["app1"].release)
     refused(run, "GET /health was answered with 500", f"back on {before['app1'].release}", same_processes=False)
 
@@ -85,7 +85,7 @@ def test_two_deploys_at_once(fleet, before, candidate, watched, changed):
     """One has its way. The other is told whose that is and since when, and changes nothing."""
     with watched():
         both = [
-            fleet.start("deploy", **candidate, tornado_app_settings={"GAUGE_TEST": number}) for number in ("1", "2")
+            fleet.start("deploy", **candidate, tornado_app_settings={"TESTAPP_TEST": number}) for number in ("1", "2")
         ]
         runs = [fleet.ended(process) for process in both]
     first, second = sorted(runs, key=lambda run: run.status)
@@ -112,8 +112,8 @@ def test_disk_that_is_full(fleet, before, names, watched, refused, changed):
             watch.only(before["app1"].release)
         refused(
             run,
-            f"gauge {variables['tornado_app_version']} was not deployed: app1 failed while the release was brought.",
-            "app1 has no space left in /opt/gauge for release",
+            f"testapp {variables['tornado_app_version']} was not deployed: app1 failed while the release was brought.",
+            "app1 has no space left in /opt/testapp for release",
             "app1, app2: never left",
         )
         found = re.search(r"(\d+) bytes were free, and about (\d+) are needed", run.text)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from fleet_support import ask, until
 
-HANDOVER = "generation | Hand the ports over"
+HANDOVER = "handover | Replace the processes, port by port"
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def handing_over(fleet):
     @contextlib.contextmanager
     def start(host: str, variables: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
         process = fleet.start("deploy", **variables)
-        new = f"gauge-{variables['tornado_app_version']}-"
+        new = f"testapp-{variables['tornado_app_version']}-"
 
         def has_begun() -> bool:
             return any(name.startswith(new) and "-proof:" not in name for name in fleet.processes(host))
@@ -87,7 +87,7 @@ def test_blocked_loop_leaves_its_stack_and_is_replaced(fleet, before, watched):
         watch.only(before["app1"].release)
     after = until(lambda: fleet.stand("app1"), "a whole host")
     (port,) = [port for port, pid in after.pids.items() if pid != before["app1"].pids[port]]
-    log = fleet.sh("app1", "tail -n 100 /var/log/gauge/%s-%s.log", after.generation, port)
+    log = fleet.sh("app1", "tail -n 100 /var/log/testapp/%s-%s.log", after.generation, port)
     assert "in post" in log
     assert "application.py" in log
 

@@ -27,19 +27,17 @@ from proof import Traffic  # noqa: E402 -- the same
 RATE = 100.0  # quick requests per second through all doors: the machine has to deploy, too
 PAUSE = 1.0  # traffic before and after
 
-FIRST_SECRET = "first-secret-of-the-gauge"
-SECOND_SECRET = "second-secret-of-the-gauge"
+FIRST_SECRET = "first-secret-of-the-testapp"
+SECOND_SECRET = "second-secret-of-the-testapp"
 
 # Tasks of the site's own: when they ran on a host, and what was current there.
 NOTE = """
 - name: Note what is current
-  ansible.builtin.shell: echo {moment} $(date +%s.%N) $(basename $(readlink /opt/gauge/current)) >>/root/hooks
+  ansible.builtin.shell: echo {moment} $(date +%s.%N) $(basename $(readlink /opt/testapp/current)) >>/root/hooks
   changed_when: false # it only notes what there is
 """
 # When, who, and with which environment.
-MIGRATE = (
-    'echo "$(date +%s.%N) $(id -un) $RELEASE $GAUGE_COLOUR $GAUGE_SECRET" >>migrated; echo "secret: $GAUGE_SECRET"'
-)
+MIGRATE = 'echo "$(date +%s.%N) $(id -un) $RELEASE $TESTAPP_COLOUR $TESTAPP_SECRET" >>migrated; echo "secret: $TESTAPP_SECRET"'
 
 
 @pytest.fixture(scope="session")
@@ -54,14 +52,12 @@ def began(fleet: Fleet) -> dict[str, str]:
 
 
 # Code of a release that writes down where it stands and as whom it runs, on hosts alone.
-SPY = (
-    "import os; os.path.isdir('/var/lib/gauge') and open('/var/lib/gauge/ran', 'a').write(f'{os.getuid()} PLACE\\n')\n"
-)
+SPY = "import os; os.path.isdir('/var/lib/testapp') and open('/var/lib/testapp/ran', 'a').write(f'{os.getuid()} PLACE\\n')\n"
 
 
 def spy(source: Path) -> None:
     """Let a release have such code where it is imported, and where Python executes it before anything else (site)."""
-    package = source / "src" / "gauge" / "__init__.py"
+    package = source / "src" / "testapp" / "__init__.py"
     package.write_text(package.read_text(encoding="utf-8") + SPY.replace("PLACE", "import"), encoding="utf-8")
     (source / "purelib").mkdir()
     (source / "purelib" / "spy.pth").write_text(SPY.replace("PLACE", "pth"), encoding="utf-8")
@@ -75,7 +71,7 @@ def new(fleet: Fleet) -> dict[str, str]:
 
     def change(source: Path) -> None:
         spy(source)
-        program = source / "src" / "gauge" / "application.py"
+        program = source / "src" / "testapp" / "application.py"
         text = program.read_text(encoding="utf-8")
         says = '"pid": str(os.getpid()),'
         assert says in text
@@ -90,7 +86,7 @@ def new(fleet: Fleet) -> dict[str, str]:
 def hooks(fleet: Fleet) -> dict[str, Any]:
     """Variables for tasks of the site's own, and a migration."""
     for host in fleet.hosts:
-        fleet.sh(host, "rm -f /root/hooks /var/lib/gauge/migrated")
+        fleet.sh(host, "rm -f /root/hooks /var/lib/testapp/migrated")
     files = {}
     for moment in ("before", "after"):
         file = fleet.scratch / f"{moment}.yml"
@@ -115,9 +111,9 @@ def seen_in_the_middle(fleet: Fleet, pid: int, wanted: dict[str, Any]) -> Middle
             looks=look(fleet),
             pages=pages,
             assets=assets(fleet, pages),
-            unpublished={door: get(fleet, door, f"/static/gauge.js?v={'0' * 128}") for door in fleet.doors},
-            second=fleet.play("deploy", **{**wanted, "tornado_app_settings": {"GAUGE_COLOUR": "another"}}),
-            lock=json.loads(fleet.sh(first, "cat /opt/gauge/deploy.json")),
+            unpublished={door: get(fleet, door, f"/static/testapp.js?v={'0' * 128}") for door in fleet.doors},
+            second=fleet.play("deploy", **{**wanted, "tornado_app_settings": {"TESTAPP_COLOUR": "another"}}),
+            lock=json.loads(fleet.sh(first, "cat /opt/testapp/deploy.json")),
         )
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -138,10 +134,10 @@ def deploy(
     """A new release with a setting and a secret, and what was there in the middle of it."""
     wanted = {
         **new,
-        "tornado_app_settings": {"GAUGE_COLOUR": "red"},
-        "tornado_app_secrets": {"GAUGE_SECRET": FIRST_SECRET},
+        "tornado_app_settings": {"TESTAPP_COLOUR": "red"},
+        "tornado_app_secrets": {"TESTAPP_SECRET": FIRST_SECRET},
         # what is slow here takes 2 s, and WebSockets have half of it
-        "tornado_app_drain": 6,
+        "tornado_app_drain_timeout": 6,
     }
     before = look(fleet)
     with Traffic(fleet.doors, RATE) as traffic:
@@ -241,27 +237,36 @@ def rotated(fleet: Fleet, deployed: Step, middle: Middle, raced: object) -> Step
                 "from_release": there[host].release,
             },
         }
-        fleet.sh(host, "echo %s >/opt/gauge/deploy.json", json.dumps(abandoned))
+        fleet.sh(host, "echo %s >/opt/testapp/deploy.json", json.dumps(abandoned))
     wanted = {
         **deployed.wanted,
-        "tornado_app_secrets": {"GAUGE_SECRET": SECOND_SECRET},
+        "tornado_app_secrets": {"TESTAPP_SECRET": SECOND_SECRET},
         "tornado_app_processes": 3,
     }
-    return play(fleet, wanted, "deploy", "--diff", "-vvv", **wanted, tornado_app_batch=2, tornado_app_rolling=["100%"])
+    return play(
+        fleet,
+        wanted,
+        "deploy",
+        "--diff",
+        "-vvv",
+        **wanted,
+        tornado_app_parallel_processes=2,
+        tornado_app_serial=["100%"],
+    )
 
 
 @pytest.fixture(scope="session")
 def fewer(fleet: Fleet, rotated: Step) -> Step:
     """Two processes again, and another setting."""
-    wanted = {**rotated.wanted, "tornado_app_processes": 2, "tornado_app_settings": {"GAUGE_COLOUR": "blue"}}
-    return play(fleet, wanted, "deploy", **wanted, tornado_app_batch=2)
+    wanted = {**rotated.wanted, "tornado_app_processes": 2, "tornado_app_settings": {"TESTAPP_COLOUR": "blue"}}
+    return play(fleet, wanted, "deploy", **wanted, tornado_app_parallel_processes=2)
 
 
 @pytest.fixture(scope="session")
 def unmigrated(fleet: Fleet, fewer: Step) -> Step:
     """A deploy whose migration fails."""
-    command = 'for n in $(seq 30); do echo "line $n of the migration"; done; echo "secret: $GAUGE_SECRET"; exit 3'
-    wanted = {**fewer.wanted, "tornado_app_settings": {"GAUGE_COLOUR": "green"}}
+    command = 'for n in $(seq 30); do echo "line $n of the migration"; done; echo "secret: $TESTAPP_SECRET"; exit 3'
+    wanted = {**fewer.wanted, "tornado_app_settings": {"TESTAPP_COLOUR": "green"}}
     return play(fleet, fewer.wanted, "deploy", **wanted, tornado_app_migrate=["sh", "-c", command])
 
 

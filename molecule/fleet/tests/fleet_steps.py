@@ -37,7 +37,7 @@ def doors():
             pass  # the same
 
 look = {"doors": sorted(doors())}
-root = Path("/opt/gauge")
+root = Path("/opt/testapp")
 if root.exists():
     words = ["supervisorctl", "-c", "/etc/supervisor/supervisord.conf", "status"]
     status = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()

@@ -56,15 +56,15 @@ def test_every_host_runs_the_new_release_and_nothing_else(fleet: Fleet, deployed
         assert new.release == deployed.wanted["tornado_app_version"]
         assert sorted(new.processes) == [f"{new.generation}:8000", f"{new.generation}:8001"]
         assert set(new.processes.values()).isdisjoint(old.processes.values())
-        assert new.settings == {"GAUGE_COLOUR": "red", "GAUGE_SECRET": "first-secret-of-the-gauge"}
+        assert new.settings == {"TESTAPP_COLOUR": "red", "TESTAPP_SECRET": "first-secret-of-the-testapp"}
 
 
 def test_nothing_of_the_release_was_executed_by_root(fleet: Fleet, deployed: Step) -> None:
     """Not while it was installed, not when it was imported, and not by supervisord before it became the account."""
     assert deployed.run.status == 0, deployed.run.output
     for host in fleet.hosts:
-        account = fleet.sh(host, "id -u gauge").strip()
-        ran = set(fleet.sh(host, "sort -u /var/lib/gauge/ran").splitlines())
+        account = fleet.sh(host, "id -u testapp").strip()
+        ran = set(fleet.sh(host, "sort -u /var/lib/testapp/ran").splitlines())
         assert ran == {f"{account} pth", f"{account} import"}, host
 
 
@@ -79,12 +79,12 @@ def test_it_says_what_it_changed_and_no_more(deployed: Step) -> None:
     for task, host in deployed.run.changes():
         changes[task.removeprefix("eyewall.tornado.tornado_app : ")].add(host)
     assert changes == {
-        "release | Install the release, publish its static files": {"app1", "app2"},
-        "roll | Migrate": {"app1"},
-        "generation | Hand the ports over": {"app1", "app2"},
+        "rolling_update | Install the release and publish its static files": {"app1", "app2"},
+        "rolling_update | Run the migration": {"app1"},
+        "handover | Replace the processes, port by port": {"app1", "app2"},
     }
     release = deployed.wanted["tornado_app_version"]
-    assert re.search(rf"gauge {re.escape(release)} is on app1, app2 \(from \S+\): 4 processes,", deployed.run.text)
+    assert re.search(rf"testapp {re.escape(release)} is on app1, app2 \(from \S+\): 4 processes,", deployed.run.text)
     assert "first-secret" not in deployed.run.output
 
 

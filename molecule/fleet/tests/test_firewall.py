@@ -72,7 +72,7 @@ def knocked(fleet: Fleet, origin: str, host: str) -> dict[str, set[int]]:
 def ssh_answers(fleet: Fleet, host: str) -> bool:
     """Whether a new connection from outside gets as far as sshd."""
     inventory = yaml.safe_load(fleet.inventory.read_text(encoding="utf-8"))
-    variables = {**inventory["balancers"]["hosts"], **inventory["gauge"]["hosts"]}[host]
+    variables = {**inventory["balancers"]["hosts"], **inventory["testapp"]["hosts"]}[host]
     try:
         with socket.create_connection(("127.0.0.1", variables["ansible_port"]), 5) as connection:
             connection.settimeout(5)

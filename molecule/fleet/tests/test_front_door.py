@@ -60,7 +60,7 @@ print(json.dumps(ended))
 # Memory of the largest process of the application, and what nginx stores of bodies (in files that have no name), in MB.
 HELD = """
 import json, shutil, subprocess
-sizes = subprocess.run(["ps", "-o", "rss=", "-u", "gauge"], capture_output=True, text=True).stdout.split()
+sizes = subprocess.run(["ps", "-o", "rss=", "-u", "testapp"], capture_output=True, text=True).stdout.split()
 print(json.dumps([max(map(int, sizes)) / 1024, shutil.disk_usage("/var/lib/nginx").used / 2**20]))
 """
 # The state of a host as its balancer sees it.
@@ -226,15 +226,15 @@ def test_the_balancer_is_in_a_sandbox(fleet: Fleet, settled: Step) -> None:
 
 # An application that takes its time, and a boot that has the time, however slow this machine is.
 SLOW = """
-cd /etc/systemd/system && mkdir -p eyewall-app-gauge-ready.service.d
+cd /etc/systemd/system && mkdir -p eyewall-app-testapp-ready.service.d
 printf '[Service]\\nExecStartPost=-/bin/sleep 6\\n' >supervisor.service.d/eyewall-a-slow.conf
-printf '[Service]\\nTimeoutStartSec=310\\nExecStart=\\nExecStart=/usr/local/sbin/eyewall-app-gauge-await-ready 300\\n' \\
-  >eyewall-app-gauge-ready.service.d/patient.conf
+printf '[Service]\\nTimeoutStartSec=310\\nExecStart=\\nExecStart=/usr/local/sbin/eyewall-app-testapp-await-ready 300\\n' \\
+  >eyewall-app-testapp-ready.service.d/patient.conf
 systemctl daemon-reload
 """
 QUICK = """
-cd /etc/systemd/system && rm -r supervisor.service.d/eyewall-a-slow.conf eyewall-app-gauge-ready.service.d
-systemctl enable --quiet eyewall-app-gauge-ready && systemctl daemon-reload
+cd /etc/systemd/system && rm -r supervisor.service.d/eyewall-a-slow.conf eyewall-app-testapp-ready.service.d
+systemctl enable --quiet eyewall-app-testapp-ready && systemctl daemon-reload
 """
 
 
@@ -302,14 +302,14 @@ def test_a_host_that_goes_down_drains(fleet: Fleet, settled: Step, slow: None) -
 
 def test_an_entry_point_that_does_not_wait_says_502(fleet: Fleet, settled: Step, slow: None) -> None:
     """The control."""
-    fleet.sh("app2", "systemctl disable --quiet eyewall-app-gauge-ready")
+    fleet.sh("app2", "systemctl disable --quiet eyewall-app-testapp-ready")
     with asked(fleet.doors["app2"]) as statuses:
         start_again(fleet)
     assert statuses[502] > 0, statuses
 
 
 def test_only_a_boot_waits(fleet: Fleet, settled: Step) -> None:
-    started = "systemctl show --property=ExecMainStartTimestampMonotonic eyewall-app-gauge-ready"
+    started = "systemctl show --property=ExecMainStartTimestampMonotonic eyewall-app-testapp-ready"
     before = fleet.sh("app2", started)
     fleet.sh("app2", "supervisorctl -c /etc/supervisor/supervisord.conf stop all")
     try:

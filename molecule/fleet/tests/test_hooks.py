@@ -24,11 +24,11 @@ def test_tasks_before_and_after_run_on_every_host_in_order(fleet: Fleet, deploye
 
 
 def test_the_migration_runs_once_as_the_application_before_any_process(fleet: Fleet, deployed: Step) -> None:
-    at, *who = fleet.sh("app1", "cat /var/lib/gauge/migrated").split()
-    assert who == ["gauge", deployed.wanted["tornado_app_version"], "red", "first-secret-of-the-gauge"]
+    at, *who = fleet.sh("app1", "cat /var/lib/testapp/migrated").split()
+    assert who == ["testapp", deployed.wanted["tornado_app_version"], "red", "first-secret-of-the-testapp"]
     assert max(notes(fleet, host)["before"][0] for host in fleet.hosts) < float(at)
     assert float(at) < min(at for host in fleet.hosts for at in deployed.after[host].started.values())
-    assert not fleet.host("app2").file("/var/lib/gauge/migrated").exists
+    assert not fleet.host("app2").file("/var/lib/testapp/migrated").exists
 
 
 def test_a_failing_migration_changes_nothing(fleet: Fleet, unmigrated: Step) -> None:
@@ -44,13 +44,13 @@ def test_a_failing_migration_changes_nothing(fleet: Fleet, unmigrated: Step) -> 
 
 def test_a_failing_migration_is_shown(fleet: Fleet, unmigrated: Step) -> None:
     said = unmigrated.run.text
-    assert f"gauge {unmigrated.wanted['tornado_app_version']} was not deployed: " in said, unmigrated.run.output
+    assert f"testapp {unmigrated.wanted['tornado_app_version']} was not deployed: " in said, unmigrated.run.output
     assert "failed while the migration ran" in said, unmigrated.run.output
     assert "ended with exit status 3; nothing was switched" in said, unmigrated.run.output
     assert "line 30 of the migration" in said
     assert "line 2 of the migration" not in said, "the last lines, and not all"
     assert "secret: ********" in said
-    assert "secret-of-the-gauge" not in said
+    assert "secret-of-the-testapp" not in said
     for host in fleet.hosts:
         record = unmigrated.after[host].records[-1]
         assert (record["outcome"], record["to"]) == ("failed", unmigrated.before[host].generation)

@@ -46,4 +46,4 @@ def test_an_expired_lock_is_taken_over(fleet: Fleet, rotated: Step) -> None:
         *_, abandoned, record = rotated.after[host].records
         assert (abandoned["owner"], abandoned["outcome"]) == ("somebody@elsewhere", "interrupted")
         assert record["outcome"] == "succeeded"
-        assert not fleet.host(host).file("/opt/gauge/deploy.json").exists
+        assert not fleet.host(host).file("/opt/testapp/deploy.json").exists

@@ -35,14 +35,14 @@ def test_it_was_proved_first(fleet: Fleet, rolled_back: Step) -> None:
     """Its process off the air wrote its log before the first port changed hands."""
     for host in fleet.hosts:
         there = rolled_back.after[host]
-        log = f"/var/log/gauge/{there.generation}-proof-8000.log"
+        log = f"/var/log/testapp/{there.generation}-proof-8000.log"
         written = float(fleet.sh(host, "stat -c %%.3Y %s", log))
         assert rolled_back.report.marks[0].start < written < min(there.started.values())
 
 
 def test_it_says_what_it_changed_and_no_more(rolled_back: Step) -> None:
     changes = {(task.removeprefix("eyewall.tornado.tornado_app : "), host) for task, host in rolled_back.run.changes()}
-    assert changes == {("generation | Hand the ports over", host) for host in ("app1", "app2")}
+    assert changes == {("handover | Replace the processes, port by port", host) for host in ("app1", "app2")}
 
 
 def test_a_release_that_is_not_there_is_refused(deployed: Step, rolled_back: Step, not_there: Run) -> None:

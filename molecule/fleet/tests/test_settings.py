@@ -6,7 +6,7 @@ import pytest
 from fleet_steps import Step
 from fleet_support import Fleet
 
-SECRETS = ("first-secret-of-the-gauge", "second-secret-of-the-gauge")
+SECRETS = ("first-secret-of-the-testapp", "second-secret-of-the-testapp")
 
 
 @pytest.fixture(params=["rotated", "fewer"])
@@ -70,10 +70,10 @@ def test_the_secret_is_in_no_file_that_others_read(fleet: Fleet, rotated: Step, 
         found = fleet.sh(
             host, f"grep -rlsF --devices=skip -e %s -e %s {places} | xargs -r stat -c '%%a %%U %%G %%n'", *SECRETS
         ).splitlines()
-        assert f"640 root gauge /opt/gauge/generations/{rotated.after[host].generation}/settings.json" in found
+        assert f"640 root testapp /opt/testapp/generations/{rotated.after[host].generation}/settings.json" in found
         # what the migration of these tests wrote on purpose
-        found = [line for line in found if not line.endswith(" /var/lib/gauge/migrated")]
-        assert {re.sub(r" \S+/", " ", line) for line in found} == {"640 root gauge settings.json"}, found
+        found = [line for line in found if not line.endswith(" /var/lib/testapp/migrated")]
+        assert {re.sub(r" \S+/", " ", line) for line in found} == {"640 root testapp settings.json"}, found
         running = fleet.sh(host, "ps -eww -o args")
         assert "--settings" in running
         assert not any(secret in running for secret in SECRETS)

@@ -11,7 +11,7 @@ from fleet_support import Fleet
 
 def test_the_pages_are_of_two_releases(deployed: Step, middle: Middle) -> None:
     """The control: without it, the tests below would ask for one release's files."""
-    releases = {host: re.findall("<title>gauge (.*)</title>", page) for host, page in middle.pages.items()}
+    releases = {host: re.findall("<title>testapp (.*)</title>", page) for host, page in middle.pages.items()}
     assert releases == {"app1": [deployed.after["app1"].release], "app2": [deployed.before["app2"].release]}
     versions = [{version for _, version in VERSIONED.findall(page)} for page in middle.pages.values()]
     assert [len(found) for found in versions] == [3, 3]
@@ -49,7 +49,7 @@ def test_files_are_on_every_host_before_any_process_changes(fleet: Fleet, deploy
         fresh = {
             path: at for path, (_, at) in middle.looks[host].staged.items() if path not in deployed.before[host].staged
         }
-        assert len([path for path in fresh if path.startswith("/opt/gauge/static/")]) == 3
+        assert len([path for path in fresh if path.startswith("/opt/testapp/static/")]) == 3
         assert max(fresh.values()) < first_process
 
 
@@ -57,11 +57,11 @@ def test_files_are_on_every_host_before_any_process_changes(fleet: Fleet, deploy
 def test_no_file_is_served_in_the_place_of_another_one(
     fleet: Fleet, assets_after_rollback: list[tuple[str, str, Answer]], version: str
 ) -> None:
-    """gauge.js.gz is the application's own, and no compressed form of gauge.js, which nginx takes it for by its name."""
+    """testapp.js.gz is the application's own, and no compressed form of testapp.js, which nginx takes it for by its name."""
     asked = {"Accept-Encoding": "gzip"}
     for door in fleet.doors:
         seen = {}
-        for name in ("gauge.js", "gauge.js.gz"):
+        for name in ("testapp.js", "testapp.js.gz"):
             plain = get(fleet, door, f"/static/{name}")
             path = f"/static/{name}" + version.replace("H", hashlib.sha512(plain.body).hexdigest())
             answer = get(fleet, door, path, asked)
@@ -69,4 +69,4 @@ def test_no_file_is_served_in_the_place_of_another_one(
             assert (answer.status, body) == (200, plain.body), (door, path)
             assert ("immutable" in answer.headers["cache-control"]) == bool(version), (door, path)
             seen[name] = body
-        assert seen["gauge.js.gz"].startswith(b"A file that has the name of a compressed form"), door
+        assert seen["testapp.js.gz"].startswith(b"A file that has the name of a compressed form"), door

@@ -22,7 +22,7 @@ class Machine(Fleet):
 
     def host(self, host: str) -> testinfra.host.Host:
         content = yaml.safe_load(self.inventory.read_text(encoding="utf-8"))
-        port = content["gauge"]["hosts"][host]["ansible_port"]
+        port = content["testapp"]["hosts"][host]["ansible_port"]
         place = f"ssh://deploy@127.0.0.1:{port}?sudo=True&timeout=120&controlpersist=300"
         return testinfra.get_host(place, ssh_identity_file=str(KEY), ssh_extra_args=OPTIONS)
 

@@ -9,7 +9,7 @@ from proof import Traffic
 from sandbox_support import assert_sandboxed, services
 
 HOST = "one"
-SERVICES = {"supervisor": "gauge", "nginx": "www-data", "haproxy": "haproxy"}
+SERVICES = {"supervisor": "testapp", "nginx": "www-data", "haproxy": "haproxy"}
 # What each service may write beside its own: its /tmp is no other's
 SCRATCH = {"/run", "/run/lock", "/tmp", "/var/tmp", "/dev/shm"}  # noqa: S108 -- only looked at
 # An emulated CPU answered 20 requests a second when it had nothing else to do. With so many, the health path had no answer
@@ -19,7 +19,7 @@ RATE, SLOWNESS = 2.0, 10.0
 # A process of a service that takes memory until it is ended, as the account of the application.
 EAT = """
 echo $$ >/sys/fs/cgroup/system.slice/supervisor.service/cgroup.procs
-exec setpriv --reuid=gauge --regid=gauge --clear-groups \
+exec setpriv --reuid=testapp --regid=testapp --clear-groups \
   python3 -c "held = []
 while True: held.append(bytearray(1 << 20))"
 """
@@ -37,7 +37,7 @@ def test_services_are_in_a_sandbox(fleet: Fleet, service: str) -> None:
 @pytest.mark.parametrize(
     ("service", "writable"),
     [
-        ("supervisor", {"/var/lib/gauge", "/var/log/gauge", "/var/log/supervisor"}),
+        ("supervisor", {"/var/lib/testapp", "/var/log/testapp", "/var/log/supervisor"}),
         ("nginx", {"/var/lib/nginx", "/var/log/nginx"}),
         ("haproxy", {"/var/lib/haproxy"}),
     ],

@@ -61,7 +61,7 @@ def example(name: str) -> dict[str, Any]:
     # The host has one application, whose releases these programs are in turn. How long they take to start is not asked here.
     return {
         **given,
-        "tornado_app_name": "gauge",
+        "tornado_app_name": "testapp",
         "tornado_app_source": str(place),
         "tornado_app_start_timeout": PATIENCE,
     }

@@ -54,7 +54,7 @@ def test_a_project_of_three_files_deploys_with_it(fleet: Fleet, tmp_path: Path) 
         str(tarball),
     )
     installed = files_below(project / "collections")
-    host = yaml.safe_load(fleet.inventory.read_text(encoding="utf-8"))["gauge"]["hosts"]["app1"]
+    host = yaml.safe_load(fleet.inventory.read_text(encoding="utf-8"))["testapp"]["hosts"]["app1"]
     variables = {
         "ansible_host": "127.0.0.1",
         "ansible_port": host["ansible_port"],
@@ -62,9 +62,9 @@ def test_a_project_of_three_files_deploys_with_it(fleet: Fleet, tmp_path: Path) 
         "ansible_ssh_private_key_file": str(REPOSITORY / ".local/ssh/id_ed25519"),
         "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
         "open_files_limit": int(fleet.sh("app1", "ulimit -Hn")),
-        "tornado_app_name": "gauge",
-        "tornado_app_factory": "gauge:make_app",
-        "tornado_app_static": "gauge/static",
+        "tornado_app_name": "testapp",
+        "tornado_app_factory": "testapp:make_app",
+        "tornado_app_static": "testapp/static",
         "tornado_app_health_path": "/health",
         "tornado_app_processes": 2,
         **fleet.release("1.0.collection"),

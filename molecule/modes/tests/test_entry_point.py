@@ -64,14 +64,14 @@ def entrances(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Ports of this machine: the process itself, the host's nginx before it, and a HAProxy before that."""
     run = fleet.play(
         "deploy",
-        tornado_app_factory="gauge.mirror:make_app",
+        tornado_app_factory="testapp.mirror:make_app",
         tornado_app_health_path="/",
         tornado_app_smoke_paths=["/"],
         tornado_app_settings={"MIRROR_STATIC_PREFIX": "/assets/"},
     )
     assert run.status == 0, run.output
     place = tmp_path_factory.mktemp("entrances")
-    host = yaml.safe_load(fleet.inventory.read_text(encoding="utf-8"))["gauge"]["hosts"]["app1"]
+    host = yaml.safe_load(fleet.inventory.read_text(encoding="utf-8"))["testapp"]["hosts"]["app1"]
     forward = [
         "ssh",
         "-N",
@@ -223,7 +223,7 @@ def test_an_error_page_says_what_happened_and_how_it_is_found(fleet: Fleet, entr
         (request("GET /cookies?n=10&size=4000", "Accept: application/json"), 502),
         (request("POST /m", "Content-Length: 2000000", "Accept: application/problem+json"), 413),
         (request("GET /static/nothing.js?v=0", "Accept: application/json"), 404),
-        (request("POST /static/gauge.css", "Content-Length: 0", "Accept: application/json"), 405),
+        (request("POST /static/testapp.css", "Content-Length: 0", "Accept: application/json"), 405),
         (request("GET /static/nothing.js?v=0", f"Accept: {','.join(['application/json'] * 1000)}"), 404),
     ],
     ids=["431", "502", "413", "404", "405", "a thousand types"],
@@ -254,10 +254,10 @@ def test_a_balancer_without_a_host_has_the_same_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("entrance", ["nginx", "haproxy"])
 def test_no_old_version_is_kept_below_another_prefix(entrances: dict[str, int], entrance: str) -> None:
     """nginx serves /static/; below another `static_url_prefix` it is Tornado, which keeps whatever has a ?v= for ten years."""
-    old = ask(entrances[entrance], request("GET /assets/gauge.css?v=00000000"))
+    old = ask(entrances[entrance], request("GET /assets/testapp.css?v=00000000"))
     assert (old.status, [value for value in old.all("Cache-Control") if "315360000" in value]) == (200, [])
     current = hashlib.sha512(old.body).hexdigest()
-    new = ask(entrances[entrance], request(f"GET /assets/gauge.css?v={current}"))
+    new = ask(entrances[entrance], request(f"GET /assets/testapp.css?v={current}"))
     assert new.all("Cache-Control") == ["max-age=315360000"], "the control: what the version names is kept"
 
 

@@ -53,7 +53,7 @@ def test_it_goes_on(fleet: Fleet) -> None:
 
 def test_another_application_is_refused(fleet: Fleet) -> None:
     said = refused(fleet, tornado_app_name="shop")
-    assert "tornado_app_name: got 'shop' on a host that has the application 'gauge'; expected 'gauge'" in said
+    assert "tornado_app_name: got 'shop' on a host that has the application 'testapp'; expected 'testapp'" in said
 
 
 def test_the_sandbox_is_refused_beside_programs_of_others(fleet: Fleet) -> None:
@@ -100,4 +100,4 @@ def test_without_it_the_sandbox_is_there(fleet: Fleet) -> None:
     run = fleet.play("site", supervisord_sandbox=True)
     assert run.status == 0, run.output
     fleet.settle(HOST)
-    assert_sandboxed(services(fleet.host(HOST), "supervisor")["supervisor"], "gauge")
+    assert_sandboxed(services(fleet.host(HOST), "supervisor")["supervisor"], "testapp")

@@ -104,7 +104,7 @@ def test_fork_mode(fleet: Fleet) -> None:
 
 def test_wsgi(fleet: Fleet) -> None:
     """The same factory under gunicorn: requests are handed over, too, and a WebSocket is told that there is none."""
-    wanted = {"tornado_app_server": "wsgi"}
+    wanted = {"tornado_app_server": "gunicorn"}
     deployed(fleet, wanted)
     before = fleet.processes("app1")
     with asking(fleet, ("GET", "/echo"), ("POST", "/echo")) as clients:
@@ -130,4 +130,4 @@ def test_debug_is_refused_where_users_are(fleet: Fleet) -> None:
     assert run.status == 2
     assert "tornado_app_debug is true where tornado_app_production is true; allowed there is false." in run.text
     assert fleet.stand("app1") == before
-    assert json.loads(fleet.sh("app1", "cat /opt/gauge/current/generation.json"))["ports"] == [8000, 8001]
+    assert json.loads(fleet.sh("app1", "cat /opt/testapp/current/generation.json"))["ports"] == [8000, 8001]

@@ -28,7 +28,7 @@ from fleet_support import REPOSITORY, Fleet, ask, until
 DAMAGED = """
 import base64, csv, hashlib, json
 from pathlib import Path
-current = Path("/opt/gauge/current").resolve()
+current = Path("/opt/testapp/current").resolve()
 damaged = []
 for manifest in (current / "generation.json", current / "settings.json", current / "release" / "release.json"):
     try:
@@ -36,7 +36,7 @@ for manifest in (current / "generation.json", current / "settings.json", current
     except (OSError, ValueError) as error:
         damaged.append(f"{manifest}: {error}")
 records = [*current.resolve().glob("release/venv/lib/*/site-packages/*.dist-info/RECORD")]
-records += Path("/opt/gauge/environments").glob("*/venv/lib/*/site-packages/*.dist-info/RECORD")
+records += Path("/opt/testapp/environments").glob("*/venv/lib/*/site-packages/*.dist-info/RECORD")
 files = 0
 for record in records:
     for name, how, _ in csv.reader(record.read_text().splitlines()):
@@ -98,7 +98,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     host.disk.make(1 << 30)
     host.disk.mount()
     try:
-        for playbook in ("fleet_create", "site"):
+        for playbook in ("create_containers", "site"):
             run = host.play(playbook, **host.release("first"))
             assert run.status == 0, run.output
         begun = time.monotonic()
@@ -107,7 +107,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         host.seconds = time.monotonic() - begun
         yield host
     finally:
-        host.play("fleet_destroy")
+        host.play("destroy_containers")
         host.disk.remove()
 
 
@@ -126,7 +126,7 @@ def test_the_host_serves_the_old_or_the_new_release_after_a_power_cut(host: Host
     deploy.communicate()
     found = until(host.release_that_answers, "an answer after the boot", BOOT)
     assert found == new if part == MOMENTS else found in (old, new)
-    current = json.loads(host.sh("app1", "cat /opt/gauge/current/generation.json"))
+    current = json.loads(host.sh("app1", "cat /opt/testapp/current/generation.json"))
     assert current["release"] == found, "what boots is what `current` names"
     assert host.damage() == []
     run = host.deploy(new)

@@ -17,9 +17,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
+from eyewall.counters import Counters
 from eyewall.errors import Refusal
-from eyewall.listen import BACKLOG, UnixSocket
-from eyewall.traffic import Traffic
+from eyewall.sockets import BACKLOG, UnixSocket
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Status:
     """What the admin server reports."""
 
     servers: Counts
-    traffic: Traffic
+    counters: Counters
     draining: Callable[[], bool]
     port: int
     address: str
@@ -80,8 +80,8 @@ class Status:
             "uptime_seconds": round(time.monotonic() - self.begun, 3),
             "connections": self.servers.connections,
             "websockets": self.servers.websockets,
-            "requests": self.traffic.total,
-            "requests_in_flight": self.traffic.in_flight,
+            "requests": self.counters.total,
+            "requests_in_flight": self.counters.in_flight,
             "open_files": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - 50,000 Path objects are not wanted
             "open_files_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         }

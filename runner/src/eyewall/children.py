@@ -10,7 +10,7 @@ loop is made of become ``/dev/null``. That is better than to close them: the chi
 the number of a file that it has opened since. The child's epoll is another one, an empty one: whoever changes
 the one that it shares with its parent changes the parent's. A program that is executed has none of them anyway: each is closed
 by that (``O_CLOEXEC``, PEP 446). A child that C code forks has them all until it is ended; so at the end of a drain the
-sockets are shut down before they are closed, which takes effect in every copy (see `eyewall.door`, `eyewall.stream`).
+sockets are shut down before they are closed, which takes effect in every copy (see `eyewall.acceptor`, `eyewall.stream`).
 
 **It ends with this process**, also with one that is killed or that the watchdog ends. Each forked child waits for the
 end of a pipe whose other end is here, and the kernel sends it SIGKILL then (``F_SETSIG``, fcntl(2)). (``PR_SET_PDEATHSIG``
@@ -303,7 +303,7 @@ def end_left_over(admin: Path | None) -> None:
     """End what a process left that supervisord started before this one by the same name, and that was killed.
 
     What it left has the environment that supervisord gave it, and so the two names. An orphan has them as well (see
-    `eyewall.orphan`): it has the socket at `admin`, or drains already, and then SIGTERM says nothing new to it.
+    `eyewall.succession`): it has the socket at `admin`, or drains already, and then SIGTERM says nothing new to it.
     """
     labels = {f"{name}={os.environ[name]}".encode() for name in LABELS if name in os.environ}
     if len(labels) < len(LABELS) or admin is None:

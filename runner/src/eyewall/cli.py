@@ -16,14 +16,14 @@ from eyewall.bodies import Limits
 from eyewall.debug import decide_debug, watch, watch_settings
 from eyewall.environment import name_process, read_settings
 from eyewall.errors import Refusal
-from eyewall.group import Group
+from eyewall.importer import TARGET
 from eyewall.limits import raise_open_files
-from eyewall.listen import bind
 from eyewall.log import log_to_stderr
+from eyewall.prefork import Prefork
 from eyewall.process import Options, Process, serve_factory
 from eyewall.program import Program, console_script
 from eyewall.signals import Signals
-from eyewall.target import TARGET
+from eyewall.sockets import bind
 from eyewall.watchdog import dump_stacks_on_demand, limit_exit
 
 USAGE_ERROR = 2
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns 0 after a drain, 2 with a sentence on stderr if it could not start."""
     # Before anything slow: the orphan rule compares with the parent that started us.
     parent = os.getppid()
-    group: Group | None = None
+    group: Prefork | None = None
     process: Process | None = None
     try:
         given = make_parser().parse_args(arguments)
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ExitStack() as at_exit:
             if given.processes != 1:
                 sockets = bind(options.address, options.port, options.backlog, at_exit)
-                group = Group(given.processes, sockets, signals, parent)
+                group = Prefork(given.processes, sockets, signals, parent)
                 group.fork()
                 at_exit.pop_all()  # the parent's
             process = Process(options, parent, signals, group)

@@ -4,9 +4,9 @@ import asyncio
 import logging
 import math
 
+from eyewall.counters import Counters
 from eyewall.crowd import SLICE
 from eyewall.server import Servers
-from eyewall.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ class Drain:
     while a POST is on its way loses that POST (measured: 252 of 72,153).
     """
 
-    def __init__(self, servers: Servers, traffic: Traffic, seconds: float) -> None:
+    def __init__(self, servers: Servers, counters: Counters, seconds: float) -> None:
         self._servers = servers
-        self._traffic = traffic
+        self._counters = counters
         self._seconds = seconds
         self._begun = asyncio.Event()
         self._may_leave = asyncio.Event()
@@ -80,7 +80,7 @@ class Drain:
         if cut:
             log.warning(
                 "drain ends: time is up after %.1f s, %d connections cut, requests in flight: %d",
-                passed, cut, self._traffic.in_flight,
+                passed, cut, self._counters.in_flight,
             )  # fmt: skip
             await servers.cut()
         else:

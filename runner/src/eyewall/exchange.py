@@ -32,8 +32,8 @@ from tornado.websocket import WebSocketHandler
 from eyewall.bodies import Body, answerer, declared, streams
 from eyewall.connection import NOBODY, Events
 from eyewall.context import request_id
-from eyewall.proxies import HEADERS
-from eyewall.traffic import NO_ANSWER
+from eyewall.counters import NO_ANSWER
+from eyewall.proxy_headers import HEADERS
 
 if TYPE_CHECKING:
     from eyewall.server import Server
@@ -117,7 +117,7 @@ class Exchange(Events):
     def __init__(self, server: "Server", context: Any) -> None:
         self.server = server
         self.context = context
-        self.trusted = server.proxies.trusts(context.remote_ip)
+        self.trusted = server.proxy_headers.trusts(context.remote_ip)
         self.forwarded = False
         self.has_body = False
         self.method = ""
@@ -136,7 +136,7 @@ class Exchange(Events):
         self.started = perf_counter()
         self.request = request
         self.method = request.line.method
-        server.traffic.in_flight += 1
+        server.counters.in_flight += 1
         # One pass in C over the names, instead of five lookups.
         believed = self.trusted and not HEADERS.isdisjoint(headers._as_list)
         identity = self.believe(headers) if believed else None
@@ -147,12 +147,12 @@ class Exchange(Events):
 
     def answered(self, status: int) -> None:
         """Count the request. Its id stays: the handler has yet to log."""
-        traffic = self.server.traffic
+        counters = self.server.counters
         if self.has_body:
             self.forget_body()
-        traffic.in_flight -= 1
+        counters.in_flight -= 1
         self.ended = now = perf_counter()
-        traffic.count(self.method, status, now - self.started)
+        counters.count(self.method, status, now - self.started)
         self.started = 0.0
         self.request = None
         if self.forwarded:
@@ -168,7 +168,7 @@ class Exchange(Events):
     def malformed(self) -> None:
         """Count what is no head."""
         request_id.set("-")
-        self.server.traffic.malformed += 1
+        self.server.counters.malformed += 1
 
     def closed(self) -> None:
         """Count the request whose connection ended before its answer, if there was one."""
@@ -208,7 +208,7 @@ class Exchange(Events):
 
     def believe(self, headers: HTTPHeaders) -> str | None:
         """Take over what a trusted peer says; return its id of the request, if any."""
-        proxies, context = self.server.proxies, self.context
+        proxies, context = self.server.proxy_headers, self.context
         self.forwarded = True
         client = proxies.client(headers)
         if client is not None:

@@ -11,7 +11,7 @@ SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 def raise_open_files(wanted: int) -> None:
     """Raise the soft limit of open files to `wanted`; 0 leaves it alone.
 
-    At the limit new connections have to wait (see `eyewall.door`). So a process that cannot have what it was
+    At the limit new connections have to wait (see `eyewall.acceptor`). So a process that cannot have what it was
     promised does not start.
 
     Raises `Refusal` if the hard limit is lower.

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from eyewall.admin import Status
-from eyewall.traffic import BUCKETS, NO_ANSWER
+from eyewall.counters import BUCKETS, NO_ANSWER
 from eyewall.watchdog import Watchdog
 
 
@@ -32,7 +32,7 @@ class ProcessMetrics(Collector):
         REGISTRY.register(self)
 
     def collect(self) -> Iterator[Metric]:
-        status, servers, traffic = self._status, self._status.servers, self._status.traffic
+        status, servers, counters = self._status, self._status.servers, self._status.counters
         yield InfoMetricFamily(
             "eyewall",
             "What this process runs.",
@@ -43,30 +43,30 @@ class ProcessMetrics(Collector):
             "Requests that have ended, by method and status; code none: the client left, or its body made no sense.",
             labels=["method", "code"],
         )
-        for (method, code), number in sorted(traffic.requests.items()):
+        for (method, code), number in sorted(counters.requests.items()):
             requests.add_metric([method, "none" if code == NO_ANSWER else str(code)], number)
         yield requests
         yield CounterMetricFamily(
             "eyewall_malformed_heads",
             "What is no request's head, or too long for one: answered with 400, or not at all. In no other number.",
-            value=traffic.malformed,
+            value=counters.malformed,
         )
         yield CounterMetricFamily(
             "eyewall_accept_pauses",
             "How often no more connections were accepted, because open files were short.",
-            value=traffic.accept_pauses,
+            value=counters.accept_pauses,
         )
-        cumulative = list(accumulate(traffic.durations))
+        cumulative = list(accumulate(counters.durations))
         yield HistogramMetricFamily(
             "eyewall_request_duration_seconds",
             "From the request's headers read to the answer written.",
             buckets=[
                 (bound, float(number)) for bound, number in zip([*map(str, BUCKETS), "+Inf"], cumulative, strict=True)
             ],
-            sum_value=traffic.seconds,
+            sum_value=counters.seconds,
         )
         for name, value, text in (
-            ("requests_in_flight", traffic.in_flight, "Requests being answered."),
+            ("requests_in_flight", counters.in_flight, "Requests being answered."),
             ("connections", servers.connections, "Open connections, WebSockets included."),
             ("websockets", servers.websockets, "Open WebSockets."),
             ("loop_lag_seconds", self._watchdog.lag, "By how much the loop's last wake-up was late."),

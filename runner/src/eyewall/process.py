@@ -13,24 +13,24 @@ from typing import Any
 from tornado.web import Application
 
 from eyewall import children
+from eyewall.acceptor import Acceptor
 from eyewall.admin import Admin, Status
 from eyewall.answers import keep_versions_honest
 from eyewall.arguments import UNIX
 from eyewall.bodies import Limits
-from eyewall.collector import Collector
+from eyewall.counters import Counters
 from eyewall.debug import fix_debug
-from eyewall.door import Door
 from eyewall.drain import Drain
-from eyewall.group import Group, GroupStatus
+from eyewall.gc_tuning import GarbageCollector
+from eyewall.importer import load
 from eyewall.limits import capped_backlog
-from eyewall.listen import bind, listen
 from eyewall.metrics import ProcessMetrics
-from eyewall.orphan import watch_for_successor
-from eyewall.proxies import Proxies
+from eyewall.prefork import GroupStatus, Prefork
+from eyewall.proxy_headers import ProxyHeaders
 from eyewall.server import Server, Servers
 from eyewall.signals import Signals
-from eyewall.target import load
-from eyewall.traffic import Traffic
+from eyewall.sockets import bind, listen
+from eyewall.succession import watch_for_successor
 from eyewall.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -66,27 +66,28 @@ class Process:
     `parent` is the pid of the process that started this one; `group` is there in a child of fork mode.
     """
 
-    def __init__(self, options: Options, parent: int, signals: Signals, group: Group | None = None) -> None:
+    def __init__(self, options: Options, parent: int, signals: Signals, group: Prefork | None = None) -> None:
         self.options = options
         self.signals = signals
         self.group = group
-        self.traffic = Traffic()
-        self.proxies = Proxies(options.trusted)
+        self.counters = Counters()
+        self.proxy_headers = ProxyHeaders(options.trusted)
         # A process of a group leaves the port to the others, unless all of them leave.
-        self.door = Door(self.traffic, shared=lambda: group is not None and not group.ends())
+        self.acceptor = Acceptor(self.counters, shared=lambda: group is not None and not group.ends())
         self.servers = Servers()
-        self.drain = Drain(self.servers, self.traffic, options.drain)
+        self.drain = Drain(self.servers, self.counters, options.drain)
         self.parent = parent
         self._at_exit = contextlib.ExitStack()
         children.begin()
         keep_versions_honest()
         # what a `Server` is given
         self.parts: Mapping[str, Any] = {
-            "traffic": self.traffic, "proxies": self.proxies, "door": self.door, "limits": options.limits, "core": options.core,
+            "counters": self.counters, "proxy_headers": self.proxy_headers, "acceptor": self.acceptor,
+            "limits": options.limits, "core": options.core,
         }  # fmt: skip
         self._status = Status(
             servers=self.servers,
-            traffic=self.traffic,
+            counters=self.counters,
             draining=lambda: self.drain.draining,
             drained=lambda: self.drain.drained,
             drain=None if group is not None else self.drain.ask,
@@ -129,7 +130,7 @@ class Process:
         """
         options, group = self.options, self.group
         if not options.debug:
-            Collector().start()
+            GarbageCollector().start()
         watchdog = Watchdog(options.watchdog)
         ProcessMetrics(self._status, watchdog).register()
         if (backlog := capped_backlog(options.backlog)) < options.backlog:

@@ -43,12 +43,12 @@ from eyewall import children
 from eyewall.arguments import UNIX
 from eyewall.debug import forbid_autoreload
 from eyewall.errors import Refusal
-from eyewall.group import Group
-from eyewall.listen import UnixSocket, bind
+from eyewall.importer import summary
+from eyewall.prefork import Prefork
 from eyewall.process import Process
 from eyewall.server import ProgramServer, adopt_subclasses
+from eyewall.sockets import UnixSocket, bind
 from eyewall.strangers import refuse_strangers
-from eyewall.target import summary
 from eyewall.watchdog import EXIT_SECONDS, exit_in
 
 log = logging.getLogger(__name__)
@@ -321,7 +321,7 @@ class Program:
         self._stop_timer()
         try:
             sockets = bind(options.address, options.port, options.backlog, self._at_exit)
-            group = Group(num_processes or 0, sockets, process.signals, process.parent)
+            group = Prefork(num_processes or 0, sockets, process.signals, process.parent)
             process.group = group
             children.suspend()
             group.fork(max_restarts)

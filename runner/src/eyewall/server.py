@@ -7,7 +7,7 @@ beneath it is `eyewall.connection`, or Tornado's own core (`eyewall.tornado_core
 Tornado's `HTTPServer` is a `Configurable`: its own way to put another class beneath a program that makes
 its servers itself. `eyewall.program` puts `ProgramServer` there::
 
-    ProgramServer.defaults = {"place": …, "traffic": …, "proxies": …, "door": …}
+    ProgramServer.defaults = {"place": …, "counters": …, "proxy_headers": …, "acceptor": …}
     HTTPServer.configure(ProgramServer)
 
 Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCPServer._sockets``, ``_handlers``, ``_stopped``,
@@ -32,19 +32,19 @@ from tornado.iostream import IOStream
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
+from eyewall.acceptor import Acceptor
 from eyewall.answers import for_proxies
 from eyewall.bodies import LOOKS, WINDOW, Body, Limits
 from eyewall.children import hide
 from eyewall.connection import Connection, Request, Surroundings, TakenOver
+from eyewall.counters import Counters
 from eyewall.crowd import FEW, SLICE, Crowd
-from eyewall.door import Door
 from eyewall.exchange import Exchange, Peer
 from eyewall.log import log_request
 from eyewall.packed import pack
-from eyewall.proxies import Proxies
+from eyewall.proxy_headers import ProxyHeaders
 from eyewall.stream import Stream
 from eyewall.tornado_core import TornadoExchange
-from eyewall.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,9 @@ IDLE_CHECKS = 20  # in the time that a connection may be idle
 class Server(HTTPServer):
     """Tornado's HTTP server, watched.
 
-    Takes what `HTTPServer` takes, and `traffic` (where to count), `proxies` (whose headers are believed), `door` (what accepts
-    connections), `limits` (of bodies) and `core` (``eyewall``, or ``tornado`` for Tornado's own).
-    Whether ``xheaders`` is given or not: headers of the peers in `proxies` are believed,
+    Takes what `HTTPServer` takes, and `counters` (where to count), `proxy_headers` (whose headers are believed),
+    `acceptor` (what accepts connections), `limits` (of bodies) and `core` (``eyewall``, or ``tornado`` for Tornado's own).
+    Whether ``xheaders`` is given or not: headers of the peers in `proxy_headers` are believed,
     of others never. ``trusted_downstream`` is skipped in ``X-Forwarded-For``, as Tornado does.
     """
 
@@ -69,10 +69,10 @@ class Server(HTTPServer):
     on_port = True
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
-        self.traffic: Traffic = kwargs.pop("traffic", None) or Traffic()
-        proxies: Proxies = kwargs.pop("proxies", None) or Proxies()
-        self.proxies = proxies.skipping(kwargs.get("trusted_downstream") or ())
-        self.door: Door = kwargs.pop("door", None) or Door(self.traffic)
+        self.counters: Counters = kwargs.pop("counters", None) or Counters()
+        proxies: ProxyHeaders = kwargs.pop("proxy_headers", None) or ProxyHeaders()
+        self.proxy_headers = proxies.skipping(kwargs.get("trusted_downstream") or ())
+        self.acceptor: Acceptor = kwargs.pop("acceptor", None) or Acceptor(self.counters)
         self.limits: Limits = kwargs.pop("limits", None) or Limits()
         # Whoever handles streams differently gets them.
         self._own_core = (
@@ -113,7 +113,7 @@ class Server(HTTPServer):
             for listener in sockets:
                 hide(listener)
                 self._listeners[listener.fileno()] = listener
-                self._handlers[listener.fileno()] = self.door.add(listener, self._handle_connection)
+                self._handlers[listener.fileno()] = self.acceptor.add(listener, self._handle_connection)
 
     @property
     def stopped(self) -> bool:
@@ -155,7 +155,7 @@ class Server(HTTPServer):
                 if error.errno != errno.EINVAL:  # another server of this process has left the port
                     log.warning("connections left in the accept queue: %s", error)
             if self.draining:
-                self.door.leave(listener)
+                self.acceptor.leave(listener)
             else:
                 listener.close()
         self._listeners.clear()

@@ -89,7 +89,7 @@ class Signals:
         elif self._passing:
             self._passing = False
             self._programs_turn(number, frame, _exit)
-        # the first one counts as such also when an orphan drains already (see eyewall.orphan)
+        # the first one counts as such also when an orphan drains already (see eyewall.succession)
         elif self._told:
             log.warning("second %s: exit at once", signal.Signals(number).name)
             children.end(0)

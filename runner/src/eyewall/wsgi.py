@@ -47,8 +47,8 @@ from tornado.websocket import WebSocketHandler
 from eyewall.arguments import LOOPBACK
 from eyewall.bodies import answerer, streams
 from eyewall.context import request_id
-from eyewall.proxies import Proxies
-from eyewall.target import build, find
+from eyewall.importer import build, find
+from eyewall.proxy_headers import ProxyHeaders
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -99,7 +99,7 @@ class WSGIApplication:
     ) -> None:
         self._made_from = application
         self._name = name
-        self._proxies = Proxies(trusted)
+        self._proxies = ProxyHeaders(trusted)
         self._timeout = timeout
         self._max_body_size = max_body_size
         self._max_buffered_body = max_buffered_body
@@ -180,7 +180,7 @@ class _Request:
     identity: str
 
     @classmethod
-    def read(cls, environ: Mapping[str, Any], proxies: Proxies) -> Self:
+    def read(cls, environ: Mapping[str, Any], proxies: ProxyHeaders) -> Self:
         """Read a request's head. Raises `HTTPInputError`, `_Refused`."""
         headers = HTTPHeaders()
         for key, value in environ.items():

@@ -36,12 +36,12 @@ from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from eyewall import children
 from eyewall.admin import Admin, Status
+from eyewall.counters import NO_ANSWER, Counters
 from eyewall.errors import Refusal
-from eyewall.listen import bind, listen
 from eyewall.metrics import ProcessMetrics
-from eyewall.orphan import reparented, watch_for_successor
 from eyewall.process import Options
-from eyewall.traffic import NO_ANSWER, Traffic
+from eyewall.sockets import bind, listen
+from eyewall.succession import reparented, watch_for_successor
 from eyewall.watchdog import Watchdog, dump_stacks_on_demand
 from eyewall.wsgi import WSGIApplication, make
 
@@ -92,7 +92,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         self.options = options
         self.at_exit = at_exit  # the master's
         self.drain = math.ceil(options.drain)  # gunicorn takes whole seconds
-        self.traffic = Traffic()
+        self.counters = Counters()
         self.reason = "SIGTERM"  # to drain
         self._threads = threads
         self._parent = parent
@@ -102,7 +102,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         self._worker: _Worker | None = None
         self._status = _Status(
             servers=self,
-            traffic=self.traffic,
+            counters=self.counters,
             draining=lambda: self._worker is not None and not self._worker.alive,
             port=options.port,
             address=options.address,
@@ -219,18 +219,18 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
     def _begin_request(self, _worker: object, _request: object) -> None:
         with self._lock:
-            self.traffic.in_flight += 1
+            self.counters.in_flight += 1
         self._started.at = perf_counter()
 
     def count_malformed(self) -> None:
         with self._lock:
-            self.traffic.malformed += 1
+            self.counters.malformed += 1
 
     def _end_request(self, _worker: object, request: Any, _environ: object, response: Any) -> None:
         code = NO_ANSWER if response is None or not response.status else response.status_code
         with self._lock:
-            self.traffic.in_flight -= 1
-            self.traffic.count(request.method, code, perf_counter() - self._started.at)
+            self.counters.in_flight -= 1
+            self.counters.count(request.method, code, perf_counter() - self._started.at)
 
 
 def _forget_handlers(numbers: Iterable[signal.Signals]) -> None:
