@@ -86,6 +86,16 @@ lint: tools
 	MYPYPATH=tests mypy --strict tests/proof
 	MYPYPATH=tests/apps/testapp/src mypy --strict tests/apps/testapp/src
 	ansible-lint --offline
+	@$(MAKE) --no-print-directory docs
+
+.PHONY: docs
+docs: .build/docs-venv/.complete ## Build the site of these documents in .build/site, and fail where a link leads nowhere
+	NO_MKDOCS_2_WARNING=1 .build/docs-venv/bin/mkdocs build --strict
+
+.build/docs-venv/.complete: .venv/.complete requirements/docs.txt
+	.venv/bin/uv venv --quiet --clear --python .venv/bin/python $(@D)
+	.venv/bin/uv pip sync --quiet --python $(@D)/bin/python --require-hashes requirements/docs.txt
+	@touch $@
 
 # Some tests are of time, and others run beside them on a machine that may have other work: what failed has to pass alone.
 ONCE_MORE = { echo "What failed, once more and alone:"; python -m pytest -q --last-failed --last-failed-no-failures none; }
@@ -119,6 +129,8 @@ lock: tools ## Make the lock files anew
 	  --custom-compile-command 'make lock' --group uv --output-file requirements/uv.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --group dev --output-file requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --group docs --output-file requirements/docs.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --group site --output-file requirements/site.txt --constraint requirements/dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
