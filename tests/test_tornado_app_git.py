@@ -334,7 +334,8 @@ def test_a_message_names_the_repository_and_not_a_temporary_directory(
     repository.commit("without a lock file")
     given["source"] += "#subdirectory=app"
     assert run_module(build, capsys, **given)["msg"] == (
-        f"tornado_app_requirements is '{given['source']}/requirements.lock', and no such file is there "
+        f"tornado_app_requirements: got '{given['source']}/requirements.lock', where no file is; expected a lock. "
+        "Make the lock with: uv lock, or uv pip compile --universal --generate-hashes pyproject.toml -o requirements.txt "
         "(see docs/your-application.md)."
     )
 
