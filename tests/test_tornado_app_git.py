@@ -309,7 +309,7 @@ def test_the_same_files_are_the_same_release_however_they_come(
     (repository.app / ".gitattributes").write_text("src/board/static/app.css export-ignore\n*.txt text eol=crlf\n")
     (repository.app / "src" / "board" / "static" / "a.txt").write_bytes(b"a\r\nb\r\n")
     repository.commit("third")
-    given |= {"lock": "requirements.lock", "source": str(repository.app)}
+    given |= {"lock": "", "source": str(repository.app)}
     directory = run_module(build, capsys, **given)
     assert directory["changed"] is True
     # another operator's git is of another opinion, and this run is in a hook of some other repository

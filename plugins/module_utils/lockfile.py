@@ -304,8 +304,8 @@ def for_target(variable: str, pins: list[Pin], target: dict[str, str]) -> dict[s
     environment, found = environment_of(target), dict[str, Pin]()
     for one in pins:
         marker = one.requirement.marker
-        sets = {"extras": frozenset[str](), "dependency_groups": frozenset(one.groups)}
-        if marker is not None and not marker.evaluate(environment | sets, context="lock_file"):
+        given: dict[str, str | frozenset[str]] = {**environment, "dependency_groups": frozenset(one.groups)}
+        if marker is not None and not marker.evaluate(given, context="lock_file"):
             continue
         if one.name in found and found[one.name].statement != one.statement:
             other = found[one.name]
