@@ -133,11 +133,15 @@ lock: tools ## Make the lock files anew
 	  --custom-compile-command 'make lock' --group build --output-file requirements/build.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --resolution lowest-direct \
 	  --custom-compile-command 'make lock' --output-file requirements/oldest.txt runner/pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --output-file requirements/runner.txt runner/pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --output-file requirements/runner-gunicorn.txt --extra gunicorn \
+	  --constraint requirements/runner.txt runner/pyproject.toml
 	for project in app tests/apps/testapp examples/bokeh examples/chat examples/flower examples/jupyter \
 	  examples/jupyterhub examples/thumbor; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
-	    --custom-compile-command 'make lock' --output-file $$project/requirements.lock \
-	    $$project/pyproject.toml runner/pyproject.toml || exit 1; \
+	    --custom-compile-command 'make lock' --output-file $$project/requirements.lock $$project/pyproject.toml || exit 1; \
 	done
 
 .PHONY: collection
