@@ -9,6 +9,8 @@ FOR_CONTAINERS := podman runc netavark aardvark-dns iptables mmdebstrap openssh-
 FOR_QUICK_TESTS := haproxy openssl
 FOR_MACHINES := qemu-system-x86 e2fsprogs
 FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver valgrind
+# the longest first, for two run side by side
+SCENARIOS := fleet faults default modes
 DEPLOYS := 20
 MOMENTS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
@@ -111,8 +113,14 @@ tests: tools ## Run every test without a container, the page in a real browser a
 	python -m pytest -q -n 3 --dist loadfile || $(ONCE_MORE)
 
 .PHONY: molecule
-molecule: tools packages-containers ## Run molecule's scenarios on containers
-	molecule test --all --exclude machine
+molecule: tools packages-containers ## Run molecule's scenarios on containers, two at a time
+	@# images, network and key once, before two scenarios would make them at the same time
+	molecule create --scenario-name default
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(SCENARIOS:%=scenario-%)
+
+.PHONY: $(SCENARIOS:%=scenario-%)
+$(SCENARIOS:%=scenario-%): scenario-%:
+	molecule test --scenario-name $*
 
 .PHONY: machine
 machine: tools packages-containers ## Run what takes a kernel of its own, in an emulated virtual machine; no part of test
@@ -137,11 +145,15 @@ lock: tools ## Make the lock files anew
 	  --custom-compile-command 'make lock' --group build --output-file requirements/build.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --resolution lowest-direct \
 	  --custom-compile-command 'make lock' --output-file requirements/oldest.txt runner/pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --output-file requirements/runner.txt runner/pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --output-file requirements/runner-gunicorn.txt --extra gunicorn \
+	  --constraint requirements/runner.txt runner/pyproject.toml
 	for project in app tests/apps/testapp examples/bokeh examples/chat examples/flower examples/jupyter \
 	  examples/jupyterhub examples/thumbor; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
-	    --custom-compile-command 'make lock' --output-file $$project/requirements.lock \
-	    $$project/pyproject.toml runner/pyproject.toml || exit 1; \
+	    --custom-compile-command 'make lock' --output-file $$project/requirements.lock $$project/pyproject.toml || exit 1; \
 	done
 
 .PHONY: collection

@@ -139,6 +139,7 @@ def given_fixture(tmp_path: Path, source: Path, lock: Callable[[str], Path], run
         "lock": str(lock("")),
         "backends": str(BACKENDS),
         "runner": str(runner),
+        "runner_lock": str(write(tmp_path, {"runner.txt": ""}) / "runner.txt"),
         "entry": "board:make_app",
         "static": "board/static",
         "version": "",

@@ -29,7 +29,14 @@ init_plugin_loader([str(REPOSITORY / "collections")])
 
 def preflight(ports: list[int]) -> dict[str, Any]:
     """What tornado_app_preflight returns, in what the role uses of it."""
-    return {"ports": ports, "processes": len(ports), "target": {"python": "3.11"}}
+    target = {"python": "3.11", "python_full": "3.11.2", "machine": "x86_64", "glibc": "2.36"}
+    return {"ports": ports, "processes": len(ports), "target": target, "releases": [], "environments": []}
+
+
+def built(release: str) -> dict[str, Any]:
+    """What the module build returns for the target of `preflight`."""
+    target = {"environment": "e1", "bundle": "/build/bundle.tar", "wheelhouse": "/build/wheelhouse.tar"}
+    return {"release": release, "digest": "d1", "targets": {"py3.11.2-x86_64-glibc2.36": target}}
 
 
 # What molecule or an inventory gives for the reference application.
@@ -41,7 +48,8 @@ BOARD = {
     "tornado_app_settings": {"BOARD_DATA": "/var/lib/board"},
     "tornado_app_secrets": {"BOARD_COOKIE_SECRET": "correct-horse"},
     "__tornado_app_preflight": preflight([8000, 8001]),
-    "__tornado_app_build": {"release": "1.0.0+0badcafe"},
+    "__tornado_app_build": built("1.0.0+0badcafe"),
+    "tornado_app_plan": {"ports": [8000, 8001]},
 }
 
 

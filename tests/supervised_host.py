@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Self
 
 import pytest
-from eyewall_support import helper, load_module, preflight, render
+from eyewall_support import built, helper, load_module, preflight, render
 
 HERE = Path(__file__).parent
 USER = pwd.getpwuid(os.getuid()).pw_name
@@ -36,6 +36,7 @@ class Modules(NamedTuple):
     """The Ansible modules that this is about, and what they share."""
 
     generation: ModuleType
+    info: ModuleType
     proof: ModuleType
     groups: ModuleType
     root: ModuleType
@@ -109,9 +110,9 @@ def program_of(processes: int, *, off_air: bool) -> str:
         tornado_app_user=USER,
         tornado_app_drain_timeout=0,
         __tornado_app_generation="@generation@",
-        __tornado_app_release="1.0.0",
+        __tornado_app_build=built("1.0.0"),
         __tornado_app_preflight=preflight(list(range(processes))),
-        __tornado_app_off_air=off_air,
+        __tornado_app_smoke_test=off_air,
     )
 
 
@@ -208,13 +209,27 @@ class Host:
         self, letter: str, ports: list[int] | None = None, *, start_timeout: int = 10, **given: Any
     ) -> dict[str, Any]:
         """Write a generation; return handover's arguments for it. `given` is either module's."""
-        own = {key: given.pop(key) for key in ("batch", "surplus", "settle", "overlap", "remember") if key in given}
+        own = {
+            key: given.pop(key)
+            for key in ("parallel_processes", "surplus", "min_ready_seconds", "overlap", "remember")
+            if key in given
+        }
         wanted = self.wanted(letter, ports, **given)
         self.modules.proof.Prover(wanted).write()
         shared = {key: wanted[key] for key in ("root", "generation", "sockets", "stop_timeout", "log_lines")}
-        defaults = {"batch": 1, "surplus": "stop", "settle": 0, "overlap": True, "remember": True}
+        defaults = {
+            "parallel_processes": 1,
+            "surplus": "stop",
+            "min_ready_seconds": 0,
+            "overlap": True,
+            "remember": True,
+        }
         defaults |= {"user": None, "survivors": [], "strangers": "refuse", "drain": 10}
         return {**shared, "start_timeout": start_timeout, **defaults, **own}
+
+    def asked(self, params: dict[str, Any], **given: Any) -> dict[str, Any]:
+        """Return handover_info's arguments for a generation; `params` are from `written`."""
+        return {**{key: params[key] for key in ("root", "generation", "sockets", "user", "survivors")}, **given}
 
     def manifest(self, params: dict[str, Any]) -> Path:
         return self.root / "generations" / params["generation"] / "generation.json"
@@ -259,9 +274,9 @@ class Host:
 
 @pytest.fixture(name="modules")
 def modules_fixture() -> Iterator[Modules]:
-    generation, proof = (load_module(name) for name in ("handover", "smoke_test"))
+    generation, info, proof = (load_module(name) for name in ("handover", "handover_info", "smoke_test"))
     groups, root = (helper(name) for name in ("groups", "root"))
-    yield Modules(generation, proof, groups, root)
+    yield Modules(generation, info, proof, groups, root)
     gc.collect()  # while the file's filter of warnings holds
 
 

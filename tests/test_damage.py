@@ -109,10 +109,10 @@ def test_damage_beside_what_runs_is_a_reason_to_deploy(host: Host, capsys: pytes
     host.written("a")
     moved = host.written("b")
     host.move(moved)
-    ahead = run_module(host.modules.generation, capsys, check=True, **moved)
+    ahead = run_module(host.modules.info, capsys, **host.asked(moved))
     assert (ahead["differs"], ahead["damaged"]) == (False, []), "the control"
     empty(host.root / "generations" / host.wanted("a")["generation"] / "settings.json")
-    ahead = run_module(host.modules.generation, capsys, check=True, **moved)
+    ahead = run_module(host.modules.info, capsys, **host.asked(moved))
     assert ahead["differs"] is False
     assert len(ahead["damaged"]) == 1
     asked = {"hostvars": {"app1": {"__tornado_app_ahead": ahead}}, "ansible_play_hosts_all": ["app1"]}

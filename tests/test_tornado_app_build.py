@@ -3,15 +3,17 @@
 import gzip
 import json
 import random
+import re
 import shutil
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import brotli
 import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from build_support import (  # noqa: F401 -- pytest takes fixtures from here
     HASH,
     HERE,
@@ -25,8 +27,11 @@ from build_support import (  # noqa: F401 -- pytest takes fixtures from here
     wheel,
     write,
 )
-from eyewall_support import run_module
+from eyewall_support import REPOSITORY, load_yaml, run_module
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+RUNNER_LOCKS = {path.stem: path for path in (REPOSITORY / "requirements").glob("runner*.txt")}
 SCRIPTS = "board-1.0.0.dist-info/entry_points.txt"
 
 
@@ -109,25 +114,25 @@ def test_what_is_made_beside_a_file_takes_the_place_of_none(build: ModuleType) -
         "a b:c",
     ],
 )
-def test_a_factory_that_is_none(build: ModuleType, source: Path, lock: Callable[[str], Path], factory: str) -> None:
+def test_a_factory_that_is_none(build: ModuleType, source: Path, factory: str) -> None:
     with pytest.raises(build.Refusal, match=r"tornado_app_factory is '.*'; allowed is package.module:factory"):
-        build.check_inputs(str(source), source, lock(""), factory)
+        build.check_inputs(str(source), source, factory)
 
 
 @pytest.mark.parametrize(
     "entry",
     ["board:make_app", "a.b_c.D:e1", "_x:_y", "-m board", "-m a.b_c", "{site}/board.py", "thumbor", "my-app_2.x"],
 )
-def test_what_is_run(build: ModuleType, source: Path, lock: Callable[[str], Path], entry: str) -> None:
-    build.check_inputs(str(source), source, lock(""), entry)
+def test_what_is_run(build: ModuleType, source: Path, entry: str) -> None:
+    build.check_inputs(str(source), source, entry)
 
 
 @pytest.mark.parametrize("entry", ["-m ", "-m a b", "-m -c", "-m board:x"])
-def test_a_module_that_is_none(build: ModuleType, source: Path, lock: Callable[[str], Path], entry: str) -> None:
+def test_a_module_that_is_none(build: ModuleType, source: Path, entry: str) -> None:
     with pytest.raises(
         build.Refusal, match=r"tornado_app_command begins with '-m .*'; allowed is '-m' and the name of a"
     ):
-        build.check_inputs(str(source), source, lock(""), entry)
+        build.check_inputs(str(source), source, entry)
 
 
 @pytest.mark.parametrize("version", ["1.0/..", "a b", "-1", "x" * 65, "1.0\n", ".."])
@@ -145,18 +150,16 @@ def test_a_directory_is_named_as_you_like(build: ModuleType, source: Path, tmp_p
             assert (found.place, found.name) == (source, version)
 
 
-def test_files_that_are_not_there(build: ModuleType, source: Path, tmp_path: Path, lock: Callable[[str], Path]) -> None:
+def test_a_source_that_is_not_there(build: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "board.tar.gz").touch()
     (tmp_path / "empty").mkdir()
     for name in ("nowhere", "nowhere.whl", "board.tar.gz", "empty"):
         place = tmp_path / name
         with pytest.raises(build.Refusal) as refused:
-            build.check_inputs(str(place), place, lock(""), "a:b")
+            build.check_inputs(str(place), place, "a:b")
         assert str(refused.value).startswith(
             f"tornado_app_source is '{place}'; allowed is a directory with a pyproject.toml, a wheel, or git+https:// "
         )
-    with pytest.raises(build.Refusal, match=r"tornado_app_requirements is '.*nowhere', and no such file is there"):
-        build.check_inputs(str(source), source, tmp_path / "nowhere", "a:b")
 
 
 def imported(build: ModuleType, tmp_path: Path, file: Path, entry: str) -> None:
@@ -223,7 +226,7 @@ def test_what_an_application_needs_and_the_lock_file_lacks(build: ModuleType, tm
         with pytest.raises(build.Refusal) as refused:
             build.check_needs(there, TARGET)
         assert str(refused.value).startswith("tornado_app_requirements: 'board' needs 'lent>=2; python_version < ")
-        assert f"and the file {has}; expected what fits." in str(refused.value)
+        assert f"and the lock {has}; expected what fits." in str(refused.value)
 
 
 def test_the_import_sees_neither_this_environment_nor_pythonpath(
@@ -382,6 +385,178 @@ def test_a_static_directory_that_is_none_leaves_no_bundle(
         result = run_module(build, capsys, **(given | {"static": "board/stattic"}))
         assert result["msg"].startswith("tornado_app_static is 'board/stattic'")
     assert list(Path(given["build"]).rglob("*.tar")) == []
+
+
+# ---- The application's lock, and what the runner needs ----
+
+UV_LOCK = """version = 1
+requires-python = ">=3.11"
+
+[[package]]
+name = "board"
+version = "1.0.0"
+source = { editable = "." }
+dependencies = [{ name = "tornado" }]
+
+[[package]]
+name = "tornado"
+version = "6.5.2"
+source = { registry = "https://index.example/simple" }
+wheels = [{ url = "https://index.example/tornado-6.5.2-py3-none-any.whl", hash = "sha256:DIGEST" }]
+""".replace("DIGEST", "0" * 64)
+PYLOCK = """lock-version = "1.0"
+created-by = "hand"
+
+[[packages]]
+name = "tornado"
+version = "6.5.2"
+wheels = [{ url = "https://index.example/tornado-6.5.2-py3-none-any.whl", hashes = { sha256 = "DIGEST" } }]
+""".replace("DIGEST", "0" * 64)
+LOCKS = {
+    "uv.lock": UV_LOCK,
+    "pylock.toml": PYLOCK,
+    "requirements.txt": f"# by pip-compile\ntornado==6.5.2 \\\n    {HASH}\n",
+    "requirements.lock": f"-e .\ntornado==6.5.2 {HASH}\n",
+}
+
+
+def of_runner(given: dict[str, Any], text: str) -> None:
+    Path(given["runner_lock"]).write_text(text)
+
+
+def needing(given: dict[str, Any], tmp_path: Path, *needs: str, extra: str = "") -> None:
+    """Let the runner have dependencies."""
+    runner = Path(shutil.copytree(given["runner"], tmp_path / "runner"))
+    text = (runner / "pyproject.toml").read_text()
+    more = f"[project.optional-dependencies]\ngunicorn = {[extra] if extra else []}\n\n[build-system]"
+    text = text.replace("dependencies = []", f"dependencies = {json.dumps(needs)}").replace("[build-system]", more)
+    (runner / "pyproject.toml").write_text(text)
+    given["runner"] = str(runner)
+
+
+def test_every_kind_of_lock_is_found_and_the_same_is_the_same_release(
+    build: ModuleType, housed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """None has a word of the runner's: what that needs comes from its own lock."""
+    given, found = housed | {"lock": ""}, []
+    of_runner(given, f"tornado==6.6.1 {HASH}\nuvloop==0.23.0 {HASH}\n")
+    for name, text in LOCKS.items():
+        lock = Path(given["source"], name)
+        lock.write_text(text)
+        found.append(run_module(build, capsys, **given))
+        assert run_module(build, capsys, **given | {"lock": name})["release"] == found[-1]["release"]
+        lock.unlink()
+    assert {result["release"] for result in found} == {found[0]["release"]}
+    with tarfile.open(next(iter(found[0]["targets"].values()))["wheelhouse"]) as tar:
+        wanted = tar.extractfile("requirements.txt")
+        assert wanted
+        assert sorted(wanted.read().decode().splitlines()) == [f"tornado==6.5.2 {HASH}", f"uvloop==0.23.0 {HASH}"]
+
+
+def test_several_locks_or_none(build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    source = Path(given["source"])
+
+    def said() -> str:
+        return str(run_module(build, capsys, **given | {"lock": ""})["msg"])
+
+    none = (
+        "tornado_app_requirements: got none of pylock.toml, uv.lock, requirements.lock, requirements.txt in "
+        f"'{source}'; expected the application's lock. "
+    )
+    assert said().startswith(f"{none}Make the lock with: uv lock, or ")
+    (source / "poetry.lock").touch()
+    assert said() == f"{none}Run: poetry export --output requirements.txt"
+    for name, text in LOCKS.items():
+        (source / name).write_text(text)
+    assert said() == (
+        f"tornado_app_requirements: got pylock.toml, uv.lock, requirements.lock, requirements.txt in '{source}'; expected one "
+        "lock. Set tornado_app_requirements to the one that hosts are to have."
+    )
+    message = run_module(build, capsys, **given | {"lock": "nowhere"})["msg"]
+    assert message.startswith(f"tornado_app_requirements: got '{source}/nowhere', where no file is; expected a lock. ")
+
+
+def test_of_what_both_locks_have_the_applications_is_taken_and_only_the_rest_is_part_of_the_release(
+    build: ModuleType, housed: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given = housed
+    needing(given, tmp_path, "tornado>=6.5,<7", "uvloop>=0.21 ; sys_platform == 'linux'")
+    Path(given["lock"]).write_text(f"tornado==6.5.2 {HASH}\n")
+
+    def built(tornado: str, uvloop: str) -> tuple[str, str]:
+        of_runner(
+            given, f"# made today\ntornado=={tornado} {HASH}\nuvloop=={uvloop} ; sys_platform == 'linux' {HASH}\n"
+        )
+        result = run_module(build, capsys, **given)
+        (target,) = result["targets"].values()
+        with tarfile.open(target["wheelhouse"]) as tar:
+            wanted = tar.extractfile("requirements.txt")
+            assert wanted
+            lines = sorted(wanted.read().decode().splitlines())
+        assert lines == [f"tornado==6.5.2 {HASH}", f"uvloop=={uvloop} {HASH}"]
+        return result["release"], target["environment"]
+
+    before = built("6.6.1", "0.23.0")
+    assert built("6.6.2", "0.23.0") == before
+    after = built("6.6.2", "0.23.1")
+    assert not set(after) & set(before)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("tornado==6.1", "tornado>=6.5,<7"),
+        ("Tornado==7.0b1 ; python_version >= '3.8'", "tornado>=6.5,<7"),
+        ("prometheus_client==0.20.0", "prometheus-client>=0.21"),
+        ("uvloop==0.1 ; sys_platform == 'linux'", "uvloop>=0.21"),
+        ("gunicorn==25.0", "gunicorn>=27"),
+    ],
+)
+def test_a_version_that_the_runner_cannot_run_with(
+    build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str], line: str, expected: str
+) -> None:
+    given |= {"runner": str(REPOSITORY / "runner"), "extras": ["gunicorn"]}
+    Path(given["lock"]).write_text(f"# made in 2020\n{line} {HASH}\n")
+    named = line.replace(" ;", ";").replace("'", '"')
+    assert run_module(build, capsys, **given)["msg"] == (
+        f"tornado_app_requirements: got '{named}' ({given['lock']}:2); expected {expected}, which the runner needs."
+    )
+    assert list(Path(given["build"]).rglob("*.tar")) == []
+
+
+def test_a_version_for_another_target_or_server_is_no_matter(build: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text(f"tornado==6.1 ; python_version < '3.11' {HASH}\ngunicorn==20.0 {HASH}\n")
+    lock = build.read_lock("tornado_app_requirements", tmp_path / "lock")
+    ours = build.read_lock("runner_lock", RUNNER_LOCKS["runner"])
+    pins, (pinned,) = build.union(lock, ours, build.needs_of(REPOSITORY / "runner", []), [TARGET])
+    names = {pin.name: pin.version for pin in pinned}
+    assert names.keys() == {"gunicorn", "prometheus-client", "tornado", "uvloop"}
+    assert names["tornado"] != "6.1"
+    # a release is named by both: one is of other hosts
+    assert [pin.name for pin in pins].count("tornado") == 2
+
+
+@pytest.mark.parametrize(("name", "extras"), [("runner", []), ("runner-gunicorn", ["gunicorn"])])
+def test_the_runners_lock_has_what_the_runner_needs(build: ModuleType, name: str, extras: list[str]) -> None:
+    lock = build.read_lock("runner_lock", RUNNER_LOCKS[name])
+    needs = build.needs_of(REPOSITORY / "runner", extras)
+    for target in (TARGET, TARGET | {"python": "3.13", "python_full": "3.13.5", "machine": "aarch64"}):
+        locked = build.for_target("runner_lock", lock.pins, target)
+        build.check_admitted(needs, locked, target)
+        assert {canonicalize_name(Requirement(need).name) for need in needs} <= locked.keys()
+    assert "://" not in RUNNER_LOCKS[name].read_text()
+
+
+def test_the_runners_locks_are_part_of_the_collection_and_what_the_role_hands_over() -> None:
+    ignored = load_yaml(REPOSITORY / "galaxy.yml")["build_ignore"]
+    tasks = (REPOSITORY / "roles/tornado_app/tasks/preflight.yml").read_text()
+    line = re.search(r"^ +runner_lock: \"(.*)\"$", tasks, re.MULTILINE)
+    assert line
+    for server, name in (("tornado", "runner"), ("gunicorn", "runner-gunicorn")):
+        variables = {"role_path": f"{REPOSITORY}/roles/tornado_app", "tornado_app_server": server}
+        path = Templar(DataLoader(), variables).template(trust_as_template(line[1]))
+        assert Path(path).resolve() == RUNNER_LOCKS[name]
+        assert not [pattern for pattern in ignored if RUNNER_LOCKS[name].relative_to(REPOSITORY).match(pattern)]
 
 
 # ---- A wheel ----

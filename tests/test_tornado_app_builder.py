@@ -547,6 +547,35 @@ def test_a_package_for_a_newer_python(
     )
 
 
+@pytest.mark.usefixtures("no_index")
+def test_what_the_runners_lock_brings_has_what_it_needs(
+    given: dict[str, Any], run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """From the application's lock, or from the runner's; else it is refused before hosts get it."""
+    (tmp_path / "index").mkdir()
+    files = [
+        wheel(tmp_path / "index", {}, name="server", needs="Requires-Dist: needed>=1\n"),
+        wheel(tmp_path / "index", {}, name="needed"),
+    ]
+    server, needed = (
+        f"{file.name.split('-')[0]}==1.0.0 --hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}\n"
+        for file in files
+    )
+
+    def said(own: str, runners: str) -> dict[str, Any]:
+        Path(given["lock"]).write_text(f"--find-links index\n{own}")
+        Path(given["runner_lock"]).write_text(runners)
+        return run()
+
+    assert said("", server)["msg"].startswith(
+        "tornado_app_requirements: 'server' needs 'needed>=1', and the lock lacks it; expected what fits. "
+    )
+    for own, runners in ((needed, server), ("", server + needed)):
+        (target,) = said(own, runners)["targets"].values()
+        with tarfile.open(target["wheelhouse"]) as tar:
+            assert sorted(tar.getnames()) == ["requirements.txt", *(f"wheels/{file.name}" for file in sorted(files))]
+
+
 # ---- The application's wheel ----
 
 

@@ -31,7 +31,7 @@ pytestmark = [
 
 
 def test_first_start_and_the_same_again(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    first = host.written("a", startsecs=1, batch=2)
+    first = host.written("a", startsecs=1, parallel_processes=2)
     result = run_module(host.modules.generation, capsys, **first)
     assert result["changed"] is True
     assert [entry["process"] for entry in result["processes"]] == [
@@ -124,14 +124,14 @@ def test_how_long_each_process_took_to_leave(host: Host) -> None:
     first, second = host.ports[:2]
     old = host.written("a", settings={"DRAIN": "0.5", "DRAIN_PORT": str(first)})
     host.move(old)
-    mover = host.move(host.written("b", batch=2))
+    mover = host.move(host.written("b", parallel_processes=2))
     drained = [mover.report[port]["drained_seconds"] for port in (first, second)]
     assert 0.5 <= drained[0] < 2
     assert drained[1] < drained[0] - 0.2, "it did not take as long as the one beside it"
 
 
 def test_a_batch_changes_hands_together(host: Host) -> None:
-    old, new = host.written("a", batch=2), host.written("b", batch=2)
+    old, new = host.written("a", parallel_processes=2), host.written("b", parallel_processes=2)
     host.move(old)
     host.move(new)
     first, second = host.ports_of(new)
@@ -142,7 +142,7 @@ def test_a_batch_changes_hands_together(host: Host) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(3, 1), (1, 3)], ids=["fewer", "more"])
 def test_another_number_of_ports(host: Host, before: int, after: int) -> None:
-    old, new = host.written("a", host.ports[:before], batch=3), host.written("b", host.ports[:after])
+    old, new = host.written("a", host.ports[:before], parallel_processes=3), host.written("b", host.ports[:after])
     host.move(old)
     with Poller(host, host.ports[:1]) as poller:
         host.move(new)
@@ -165,8 +165,8 @@ def test_other_ports(host: Host) -> None:
 def test_fewer_processes_keep_the_surplus_until_it_is_told_to_stop(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = host.written("a", host.ports, batch=4)
-    keep = host.written("b", batch=2, surplus="keep")
+    old = host.written("a", host.ports, parallel_processes=4)
+    keep = host.written("b", parallel_processes=2, surplus="keep")
     stop = keep | {"surplus": "stop"}
     wanted, surplus = host.ports[:2], host.ports[2:]
     names = [f"{old['generation']}:{port}" for port in surplus]
@@ -219,7 +219,10 @@ def test_fewer_processes_keep_the_surplus_until_it_is_told_to_stop(
 
 
 def test_an_old_process_on_a_wanted_port_is_no_surplus(host: Host) -> None:
-    old, keep = host.written("a", host.ports[:2], batch=2), host.written("b", host.ports[:1], surplus="keep")
+    old, keep = (
+        host.written("a", host.ports[:2], parallel_processes=2),
+        host.written("b", host.ports[:1], surplus="keep"),
+    )
     first, second = host.ports_of(old)
     host.move(old)
     host.move(keep)
@@ -237,8 +240,11 @@ def test_an_old_process_on_a_wanted_port_is_no_surplus(host: Host) -> None:
 
 
 def test_what_is_kept_goes_with_the_next_move_that_has_its_ports(host: Host) -> None:
-    first, second = host.written("a", host.ports[:3], batch=3), host.written("b", host.ports[:1], surplus="keep")
-    third = host.written("c", host.ports[:3], batch=3, surplus="keep")
+    first, second = (
+        host.written("a", host.ports[:3], parallel_processes=3),
+        host.written("b", host.ports[:1], surplus="keep"),
+    )
+    third = host.written("c", host.ports[:3], parallel_processes=3, surplus="keep")
     host.move(first)
     host.move(second)
     with Poller(host, host.ports[:3]) as poller:
@@ -339,7 +345,7 @@ def test_a_process_that_was_killed_is_started_by_the_same_command(host: Host) ->
 def test_a_generation_that_fails_leaves_the_old_one_on_every_port(
     host: Host, misbehaviour: str, why: str, line: str
 ) -> None:
-    old = host.written("a", batch=2)
+    old = host.written("a", parallel_processes=2)
     first, bad = host.ports_of(old)
     # what a terminal would obey, and XML does not know
     settings = {"MISBEHAVE": misbehaviour, "BAD_PORT": str(bad), "SAYS": "\x1b[1;31mno \x1b[0m\x00colours\udcff"}
@@ -365,10 +371,10 @@ def test_a_generation_that_fails_leaves_the_old_one_on_every_port(
 def test_a_process_that_dies_soon_after_the_last_port_moved_takes_the_host_back(
     host: Host, capsys: pytest.CaptureFixture[str], misbehaviour: str, comes_back: bool
 ) -> None:
-    old = host.written("a", batch=2)
+    old = host.written("a", parallel_processes=2)
     first, bad = host.ports_of(old)
     settings = {"MISBEHAVE": misbehaviour, "BAD_PORT": str(bad), "EXIT_AFTER": "1.2"}
-    new = host.written("b", batch=2, settle=3, settings=settings)
+    new = host.written("b", parallel_processes=2, min_ready_seconds=3, settings=settings)
     host.move(old)
     with Poller(host, [first]) as poller:
         result = run_module(host.modules.generation, capsys, **new)
@@ -401,7 +407,7 @@ def test_a_process_that_was_restarted_before_anybody_looked_is_noticed(host: Hos
 def test_new_processes_are_watched_for_as_long_as_was_said(host: Host) -> None:
     host.move(host.written("a", host.ports[:1]))
     begun = time.monotonic()
-    host.move(host.written("b", host.ports[:1], settle=0.5))
+    host.move(host.written("b", host.ports[:1], min_ready_seconds=0.5))
     assert 0.5 <= time.monotonic() - begun < 3
 
 
@@ -452,7 +458,7 @@ def test_back_to_the_old_one_from_between_an_interrupted_one_and_a_failing_one(h
     A has a port that neither has, which it serves all the time.
     """
     first, second, spared, own = host.ports
-    old = host.written("a", [first, second, spared], batch=3)
+    old = host.written("a", [first, second, spared], parallel_processes=3)
     interrupted = host.written("b", host.ports, surplus="keep")
     settings = {"MISBEHAVE": "exit at start", "BAD_PORT": str(second)}
     failing = host.written("c", [first, second], startsecs=1, surplus="keep", settings=settings)
@@ -503,7 +509,7 @@ def test_supervisord_that_does_not_answer_is_named(modules: Modules, monkeypatch
         modules.groups.supervisord(timeout=0.1)
 
 
-# ---- Check mode ----
+# ---- Check mode, and what is asked beforehand ----
 
 
 def test_check_mode_on_a_bare_host(
@@ -511,9 +517,11 @@ def test_check_mode_on_a_bare_host(
 ) -> None:
     arguments = {"root": str(tmp_path / "opt"), "generation": "board-1", "sockets": "/run/board"}
     result = run_module(modules.generation, capsys, check=True, **arguments)
-    assert (result["changed"], result["differs"], result["diff"]["after"]) == (True, True, "board-1\n")
+    assert (result["changed"], result["diff"]["after"]) == (True, "board-1\n")
+    assert run_module(modules.info, capsys, **arguments)["differs"] is True
     # neither without supervisor, where nothing but a check can go on
     monkeypatch.setattr(modules.groups, "SupervisorTransport", None)
+    assert run_module(modules.info, capsys, **arguments)["differs"] is True
     assert run_module(modules.generation, capsys, check=True, **arguments)["changed"] is True
     assert "no supervisor" in run_module(modules.generation, capsys, **arguments)["msg"]
     assert not (tmp_path / "opt").exists()
@@ -523,14 +531,14 @@ def test_check_mode_says_what_would_change_and_changes_nothing(host: Host, capsy
     old, new = host.written("a"), host.written("b")
     host.move(old)
     before, files = host.events(), sorted(host.root.rglob("*"))
-    same = run_module(host.modules.generation, capsys, check=True, **old)
-    assert (same["changed"], same["differs"], same["ports_change"]) == (False, False, False)
-    result = run_module(host.modules.generation, capsys, check=True, **new)
-    assert (result["changed"], result["differs"], result["ports_change"]) == (True, True, False)
-    assert result["diff"] == {"before": f"{old['generation']}\n", "after": f"{new['generation']}\n"}
     # one that has to be written yet is another than what runs
-    absent = run_module(host.modules.generation, capsys, check=True, **(new | {"generation": "app-2.0-cccccc"}))
-    assert (absent["changed"], absent["differs"]) == (True, True)
+    absent = new | {"generation": "app-2.0-cccccc"}
+    for wanted, differs in ((old, False), (new, True), (absent, True)):
+        result = run_module(host.modules.generation, capsys, check=True, **wanted)
+        assert result["changed"] is differs
+        assert result["diff"] == {"before": f"{old['generation']}\n", "after": f"{wanted['generation']}\n"}
+        asked = run_module(host.modules.info, capsys, **host.asked(wanted))
+        assert (asked["changed"], asked["differs"], asked["locked"], asked["damaged"]) == (False, differs, False, [])
     assert host.events() == before
     assert sorted(host.root.rglob("*")) == files, "not even the file that modules lock"
     host.is_at(old)
@@ -540,13 +548,13 @@ def test_check_mode_says_what_would_change_and_changes_nothing(host: Host, capsy
 
 
 def test_other_ports_are_something_that_nginx_hears_of(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    old, new = host.written("a", host.ports[:2], batch=2), host.written("b", host.ports[:1])
+    old, new = host.written("a", host.ports[:2], parallel_processes=2), host.written("b", host.ports[:1])
     first = run_module(host.modules.generation, capsys, **old)
-    assert (first["changed"], first["differs"], first["ports_change"]) == (True, True, False), "nothing was there"
+    assert (first["changed"], first["ports_change"]) == (True, False), "nothing was there"
     other = run_module(host.modules.generation, capsys, **new)
-    assert (other["changed"], other["differs"], other["ports_change"]) == (True, True, True)
+    assert (other["changed"], other["ports_change"]) == (True, True)
     again = run_module(host.modules.generation, capsys, **new)
-    assert (again["changed"], again["differs"], again["ports_change"]) == (False, False, False)
+    assert (again["changed"], again["ports_change"]) == (False, False)
 
 
 def test_a_generation_remembers_which_one_it_follows(host: Host) -> None:
@@ -665,11 +673,11 @@ def test_a_process_off_the_air_is_not_the_generation_and_goes_with_its_move(host
 def test_a_process_off_the_air_goes_with_the_way_back(
     host: Host, capsys: pytest.CaptureFixture[str], surplus: str, ports: slice
 ) -> None:
-    old = host.written("a", batch=2, surplus=surplus)
+    old = host.written("a", parallel_processes=2, surplus=surplus)
     host.move(old)
     left_off_air(host, "b", host.ports[ports])
     events = host.events()
-    ahead = run_module(host.modules.generation, capsys, check=True, **old)
+    ahead = run_module(host.modules.info, capsys, **host.asked(old))
     assert (ahead["differs"], ahead["surplus"]) == (True, []), "nginx never named it"
     with Poller(host, host.ports_of(old)) as poller:
         host.move(old)
@@ -689,5 +697,5 @@ def test_a_host_without_one_of_its_directories_differs(
     for there in (False, True):
         if there:
             place.mkdir()
-        asked = run_module(host.modules.generation, capsys, check=True, **wanted, directories=str(file))
+        asked = run_module(host.modules.info, capsys, **host.asked(wanted, directories=str(file)))
         assert asked["differs"] == (not there)

@@ -309,7 +309,7 @@ def test_the_same_files_are_the_same_release_however_they_come(
     (repository.app / ".gitattributes").write_text("src/board/static/app.css export-ignore\n*.txt text eol=crlf\n")
     (repository.app / "src" / "board" / "static" / "a.txt").write_bytes(b"a\r\nb\r\n")
     repository.commit("third")
-    given |= {"lock": "requirements.lock", "source": str(repository.app)}
+    given |= {"lock": "", "source": str(repository.app)}
     directory = run_module(build, capsys, **given)
     assert directory["changed"] is True
     # another operator's git is of another opinion, and this run is in a hook of some other repository
@@ -334,7 +334,8 @@ def test_a_message_names_the_repository_and_not_a_temporary_directory(
     repository.commit("without a lock file")
     given["source"] += "#subdirectory=app"
     assert run_module(build, capsys, **given)["msg"] == (
-        f"tornado_app_requirements is '{given['source']}/requirements.lock', and no such file is there "
+        f"tornado_app_requirements: got '{given['source']}/requirements.lock', where no file is; expected a lock. "
+        "Make the lock with: uv lock, or uv pip compile --universal --generate-hashes pyproject.toml -o requirements.txt "
         "(see docs/your-application.md)."
     )
 

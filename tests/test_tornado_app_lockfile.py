@@ -1,5 +1,6 @@
 """A lock file locks everything, or a sentence says which line does not. No test asks a package index."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -48,7 +49,7 @@ def test_another_order_or_case_of_hashes_says_the_same(lockfile: ModuleType, loc
 
 @pytest.mark.parametrize("name", ["app/requirements.lock", "requirements/build.txt"])
 def test_this_repositorys_own_lock_files_are_taken(lockfile: ModuleType, name: str) -> None:
-    assert len(lockfile.read_lock(VARIABLE, REPOSITORY / name).pins) > 5
+    assert len(lockfile.read_lock(VARIABLE, REPOSITORY / name).pins) > 4
 
 
 def test_where_packages_are_is_passed_on_and_what_pip_is_told_anyway_is_not(
@@ -84,7 +85,7 @@ def test_where_packages_are_is_passed_on_and_what_pip_is_told_anyway_is_not(
         ("a @ https://h/a.whl?token=TOKEN", "got 'a @ https://h/a.whl?…' ({}), an address;", "Put its wheel on"),
         ("./vendor/a.whl", "got './vendor/a.whl' ({}), a file or a directory;", "expected name==version"),
         ("git+ssh://git@h/a.git", "got 'git+ssh://h/a.git' ({}), a file or a directory;", "expected name==version"),
-        ("-e ./app", "got '-e ./app' ({});", "built from tornado_app_source, so leave it out"),
+        ("-e ./app", "got '-e ./app' ({});", "built from tornado_app_source; anything else"),
         ("-r other.txt", "got '-r other.txt' ({});", "expected one file that says everything"),
         ("-c constraints.txt", "got '-c constraints.txt' ({});", "expected one file that says everything"),
         ("--no-binary :all:", "got the option '--no-binary :all:' ({});", "and of options --extra-index-url"),
@@ -107,11 +108,13 @@ def test_a_line_that_locks_nothing(
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("uv.lock", b"version = 1\n", "uv's own format"),
-        ("poetry.lock", b"", "Poetry's own format"),
-        ("Pipfile.lock", b"{}", "Pipenv's own format"),
-        ("pylock.toml", b"", "a TOML file"),
-        ("pylock.prod.toml", b"", "a TOML file"),
+        ("pylock.toml", b"a = ", "no pylock.toml (Invalid value"),
+        ("pylock.toml", b"", "no pylock.toml (Missing required value in 'lock-version')"),
+        (
+            "pylock.prod.toml",
+            b'lock-version = "9.0"\ncreated-by = "x"\npackages = []\n',
+            "no pylock.toml (pylock version 9.0",
+        ),
         ("requirements.lock", b"\xff\xfea\x00", "not UTF-8"),
     ],
 )
@@ -119,7 +122,32 @@ def test_a_file_of_another_form(lockfile: ModuleType, tmp_path: Path, name: str,
     (tmp_path / name).write_bytes(content)
     with pytest.raises(lockfile.Refusal) as refused:
         lockfile.read_lock(VARIABLE, tmp_path / name)
-    assert f"got '{tmp_path / name}', which is {what}; expected a requirements file with hashes." in str(refused.value)
+    assert str(refused.value).startswith(f"tornado_app_requirements: got '{tmp_path / name}', which is {what}")
+    assert "; expected a lock. Make the lock with: uv lock, or " in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("poetry.lock", "poetry export "), ("pdm.lock", "pdm export "), ("Pipfile.lock", "pipenv requirements --hash ")],
+)
+def test_what_only_another_tool_can_read_is_refused_with_its_command(
+    lockfile: ModuleType, tmp_path: Path, name: str, command: str
+) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(lockfile.Refusal) as refused:
+        lockfile.read_lock(VARIABLE, tmp_path / name)
+    assert str(refused.value).startswith(
+        f"tornado_app_requirements: got '{tmp_path / name}', which only its own tool can read; expected one of pylock.toml, "
+        f"uv.lock, requirements.lock, requirements.txt. Run: {command}"
+    )
+
+
+def test_the_application_itself_is_no_requirement_of_its_lock(
+    lockfile: ModuleType, lock: Callable[[str], Path]
+) -> None:
+    """`uv export` names it, too."""
+    found = lockfile.read_lock(VARIABLE, lock(f"-e .\na==1 {HASH}\n.\n"))
+    assert [pin.name for pin in found.pins] == ["a"]
 
 
 def test_markers_are_decided_for_each_target(lockfile: ModuleType, lock: Callable[[str], Path]) -> None:
@@ -175,3 +203,196 @@ def test_two_pins_of_one_name(lockfile: ModuleType, lock: Callable[[str], Path])
     with pytest.raises(lockfile.Refusal) as refused:
         lockfile.for_target(VARIABLE, pins, TARGET)
     assert f"and 'a_b==2' ({path}:2) for Python 3.11.2; expected one of them." in str(refused.value)
+
+
+# ---- pylock.toml ----
+
+WHEEL = '{{ url = "https://user:TOKEN@index.example/{file}", hashes = {{ {kind} = "{digest}" }} }}'
+
+
+def package(name: str, more: str = "", version: str = "1.0", file: str = "", kind: str = "sha256") -> str:
+    """A package of a pylock.toml, as uv writes it."""
+    made = WHEEL.format(file=file or f"{name}-{version}-py3-none-any.whl", kind=kind, digest="0" * 64)
+    return f'[[packages]]\nname = "{name}"\nversion = "{version}"\n{more}\nwheels = [{made}]\n\n'
+
+
+@pytest.fixture
+def pylock(tmp_path: Path) -> Callable[..., Path]:
+    def written(*packages: str, head: str = "") -> Path:
+        path = tmp_path / "pylock.toml"
+        path.write_text(f'lock-version = "1.0"\ncreated-by = "hand"\n{head}\n{"".join(packages) or "packages = []"}')
+        return path
+
+    return written
+
+
+def test_a_pylock(lockfile: ModuleType, pylock: Callable[..., Path]) -> None:
+    archive = f"sdist = {WHEEL.format(file='b-1.0.tar.gz', kind='sha512', digest='F' * 128)}"
+    path = pylock(
+        package("a", "index = 'https://index.example/simple'"),
+        package("b", f"marker = \"python_full_version < '3.11.3'\"\n{archive}"),
+        '[[packages]]\nname = "board"\ndirectory = { path = ".", editable = true }\n',
+    )
+    found = lockfile.read_lock(VARIABLE, path)
+    assert [pin.statement for pin in found.pins] == [
+        f"a==1.0 {HASH}", f'b==1.0; python_full_version < "3.11.3" {HASH} --hash=sha512:{"f" * 128}',
+    ]  # fmt: skip
+    assert [pin.place for pin in found.pins] == [f"{path}:5", f"{path}:11"]
+    assert found.index == [], "where one machine found a package is not where another one does"
+    assert list(lockfile.for_target(VARIABLE, found.pins, TARGET | {"python_full": "3.11.4"})) == ["a"]
+
+
+def test_of_dependency_groups_those_that_the_lock_installs(lockfile: ModuleType, pylock: Callable[..., Path]) -> None:
+    """PDM has the application's own dependencies in such a group."""
+    packages = [
+        package(name, f"""marker = "'{group}' in dependency_groups or 'x' in extras\"""")
+        for name, group in (("a", "default"), ("b", "dev"))
+    ]
+    head = 'dependency-groups = ["default", "dev"]\ndefault-groups = ["default"]\n'
+    statements = set()
+    for given, names in ((head, ["a"]), (head.replace('s = ["default"]', 's = ["dev"]'), ["b"])):
+        pins = lockfile.read_lock(VARIABLE, pylock(*packages, head=given)).pins
+        assert list(lockfile.for_target(VARIABLE, pins, TARGET)) == names
+        statements |= {pin.statement for pin in pins}
+    assert len(statements) == 4, "another choice is another release"
+
+
+@pytest.mark.parametrize(
+    ("given", "got", "expected"),
+    [
+        (
+            'vcs = {type = "git", url = "https://TOKEN@h/a.git", commit-id = "1"}',
+            "a git repository",
+            "Put its wheel on",
+        ),
+        ('directory = { path = "../a" }', "a directory", "Put its wheel on an index of yours"),
+        (
+            'archive = { url = "https://h/a.zip?token=TOKEN", hashes = { sha256 = "0" } }',
+            "an address",
+            "Put its wheel on",
+        ),
+    ],
+)
+def test_a_package_that_is_at_no_index(
+    lockfile: ModuleType, pylock: Callable[..., Path], given: str, got: str, expected: str
+) -> None:
+    path = pylock(f'[[packages]]\nname = "a"\nversion = "1.0"\n{given}\n')
+    with pytest.raises(lockfile.Refusal) as refused:
+        lockfile.read_lock(VARIABLE, path)
+    assert str(refused.value).startswith(
+        f"tornado_app_requirements: got 'a' ({path}:5), {got}; expected name==version with its hashes. {expected}"
+    )
+    assert "TOKEN" not in str(refused.value)
+
+
+def test_a_package_of_a_pylock_that_locks_nothing(lockfile: ModuleType, pylock: Callable[..., Path]) -> None:
+    with pytest.raises(
+        lockfile.Refusal, match=r"got 'a' \(.*:5\) with no hash of sha256, sha384, sha512; expected one"
+    ):
+        lockfile.read_lock(VARIABLE, pylock(package("a", kind="md5")))
+    with pytest.raises(lockfile.Refusal, match=r"got 'a' \(.*pylock.toml\) without a version; expected one"):
+        lockfile.read_lock(VARIABLE, pylock(package("a").replace('version = "1.0"\n', "")))
+    with pytest.raises(lockfile.Refusal, match=r"no pylock.toml .*is not consistent with package name"):
+        lockfile.read_lock(VARIABLE, pylock(package("a", file="b-1.0-py3-none-any.whl")))
+
+
+def test_a_lock_that_says_itself_for_whom_it_is(lockfile: ModuleType, pylock: Callable[..., Path]) -> None:
+    limits = """requires-python = ">=3.11.2,<3.13"\nenvironments = ["platform_machine == 'x86_64'"]\n"""
+    found = lockfile.read_lock(VARIABLE, pylock(head=limits))
+    lockfile.check_target(VARIABLE, found, TARGET)
+    with pytest.raises(lockfile.Refusal) as refused:
+        lockfile.check_target(VARIABLE, found, TARGET | {"python_full": "3.13.5"})
+    assert str(refused.value) == (
+        f"tornado_app_requirements: got requires-python '<3.13,>=3.11.2' ({found.path}), and hosts have Python 3.13.5 "
+        "(tornado_app_python); expected a range with that version in it."
+    )
+    with pytest.raises(lockfile.Refusal) as refused:
+        lockfile.check_target(VARIABLE, found, TARGET | {"machine": "aarch64"})
+    assert str(refused.value) == (
+        f'tornado_app_requirements: got a lock for platform_machine == "x86_64" only ({found.path}); expected one for Python '
+        "3.11.2 on Linux aarch64, too."
+    )
+
+
+# ---- uv.lock ----
+
+UV_LOCK = """version = 1
+requires-python = ">=3.11"
+
+[manifest]
+members = ["board", "other"]
+
+[[package]]
+name = "a"
+version = "1.0"
+source = { registry = "https://index.example/simple" }
+wheels = [{ url = "https://index.example/a-1.0-py3-none-any.whl", hash = "sha256:DIGEST" }]
+
+[[package]]
+name = "b"
+version = "1.0"
+source = { registry = "https://index.example/simple" }
+wheels = [{ url = "https://index.example/b-1.0-py3-none-any.whl", hash = "sha256:DIGEST" }]
+
+[[package]]
+name = "board"
+version = "1.0.0"
+source = { editable = "packages/board" }
+dependencies = [{ name = "a", marker = "python_full_version < '3.12'" }]
+
+[package.dev-dependencies]
+dev = [{ name = "b" }]
+
+[package.metadata]
+requires-dist = [{ name = "a", marker = "python_full_version < '3.12'" }]
+
+[package.metadata.requires-dev]
+dev = [{ name = "b" }]
+
+[[package]]
+name = "other"
+version = "1.0.0"
+source = { editable = "packages/other" }
+dependencies = [{ name = "b" }]
+
+[package.metadata]
+requires-dist = [{ name = "b" }]
+""".replace("DIGEST", "0" * 64)
+
+
+@pytest.fixture
+def uv_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a lock of two applications, beside what a repository may bring, in a workspace that somebody else has."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["*"]\n')
+    path = tmp_path / "site" / "uv.lock"
+    python = path.with_name(".venv") / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    python.chmod(0o755)
+    path.with_name("pyproject.toml").write_text("[project]\nname = 7\n")
+    path.with_name(".python-version").write_text("3.99\n")
+    path.write_text(UV_LOCK)
+    return path
+
+
+@pytest.mark.parametrize(("application", "name"), [("board", "a"), ("other", "b")])
+def test_a_lock_of_uv_has_what_the_application_needs(
+    lockfile: ModuleType, uv_lock: Path, tmp_path: Path, application: str, name: str
+) -> None:
+    """And neither what its developers need, nor what another application of the workspace does."""
+    found = lockfile.read_lock(VARIABLE, uv_lock, application)
+    line = UV_LOCK[: UV_LOCK.index(f'name = "{name}"\nversion')].count("\n") + 1
+    assert [(pin.name, pin.version, pin.place) for pin in found.pins] == [(name, "1.0", f"{uv_lock}:{line}")]
+    assert found.pins[0].hashes == ("sha256:" + "0" * 64,)
+    assert str(found.requires_python) == ">=3.11"
+    assert list(lockfile.for_target(VARIABLE, found.pins, TARGET)) == [name]
+    assert not (tmp_path / "ran").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pyproject.toml", "site"]
+
+
+def test_a_lock_of_uv_without_the_application(lockfile: ModuleType, uv_lock: Path) -> None:
+    with pytest.raises(lockfile.Refusal) as refused:
+        lockfile.read_lock(VARIABLE, uv_lock, "chat")
+    assert str(refused.value).startswith(f"tornado_app_requirements: reading '{uv_lock}' with uv failed:\nerror: ")
+    assert "Missing workspace member `chat`" in str(refused.value)

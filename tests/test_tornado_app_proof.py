@@ -35,7 +35,7 @@ Prove = Callable[..., dict[str, Any]]
 @pytest.fixture
 def old(host: Host) -> dict[str, Any]:
     """Let a generation serve on the ports that the next one is to have."""
-    serving = host.written("a", batch=2)
+    serving = host.written("a", parallel_processes=2)
     host.move(serving)
     return serving
 

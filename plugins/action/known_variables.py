@@ -25,6 +25,8 @@ FORMS = {
     "list": "a list, as in [one, two]",
     "dict": "a mapping, as in {NAME: value}",
 }
+# What roles tell each other in a run (roles/*/README.md); nobody sets it.
+FACTS = {"tornado_app_plan"}
 # Inputs of earlier versions, and what they are called now (docs/upgrading.md has the same table).
 RENAMED = {
     "fleet_capabilities": "local_containers_capabilities",
@@ -173,7 +175,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             f"{place(variables[name])}{name} is not a variable of the role {role}"
             + (f"; did you mean {near}?" if near else ".")
             + f" Allowed: see roles/{role}/README.md."
-            for name, role, near in unknown_variables(sorted(set(variables) - set(RENAMED)), taken)
+            for name, role, near in unknown_variables(sorted(set(variables) - set(RENAMED) - FACTS), taken)
         ]
         for name, option in sorted(part for options in taken.values() for part in options.items()):
             if name not in variables:

@@ -52,8 +52,12 @@ from ansible_collections.eyewall.tornado.plugins.module_utils.git import (
     top_of,
 )
 from ansible_collections.eyewall.tornado.plugins.module_utils.lockfile import (
+    AGAIN,
+    EXPORTS,
+    NAMES,
     Lock,
     Pin,
+    check_target,
     environment_of,
     for_target,
     read_lock,
@@ -91,22 +95,28 @@ options:
     type: path
     required: true
   lock:
-    description: The requirements of the application and of the runner, every one pinned and with hashes. A relative path is
-      looked for in the source directory, the repository's subdirectory, or the directory of the wheel.
+    description:
+      - The application's lock, with every requirement pinned and with hashes - a C(uv.lock), a C(pylock.toml), or a requirements
+        file. A relative path is looked for in the source directory, the repository's subdirectory, or the directory of the wheel.
+      - Empty for the one that is there of C(pylock.toml), C(uv.lock), C(requirements.lock) and C(requirements.txt).
     type: path
-    required: true
+    default: ""
   backends: {type: path, required: true, description: "Build backends, pinned and with hashes, for whoever pins none."}
   build_requirements:
     description: What the build needs, pinned and with hashes like O(lock), where the application pins it itself; or empty.
     type: path
     default: ""
   runner: {type: path, required: true, description: Directory with the runner's C(pyproject.toml).}
+  runner_lock:
+    description: What the runner needs, pinned and with hashes. Of it comes what O(lock) does not have.
+    type: path
+    required: true
+  extras: {type: list, elements: str, default: [], description: "Extras of the runner that are needed, as in C(gunicorn)."}
   entry:
     description: What is run, C(package.module:factory), C(-m module), C({site}/file) for a file of the application, or a
       console script's name.
     type: str
     required: true
-  needs: {type: list, elements: str, default: [], description: "Packages that the lock file has to have."}
   static: {type: str, default: "", description: "Directory of static files inside the application's wheel."}
   version:
     description: Name of the release, by default made of version and content. For a git repository it is the reference, whose
@@ -148,6 +158,13 @@ def digest(*texts: str) -> str:
 
 def is_wheel(path: Path) -> bool:
     return path.suffix == ".whl" and path.is_file()
+
+
+def name_of(source: Path) -> str:
+    """The name of an application, before it is built."""
+    if is_wheel(source):
+        return str(parse_wheel_filename(source.name)[0])
+    return str(value_of(read_project(source), "project", "name", ""))
 
 
 @contextmanager
@@ -202,35 +219,57 @@ def of_source(given: Exported, name: str) -> Path:
 # ---- What is refused by looking ----
 
 
-def check_inputs(source: str, place: Path, lock: Path, entry: str) -> None:
+def check_inputs(source: str, place: Path, entry: str) -> None:
     """Refuse what can be refused by looking."""
     if not (is_wheel(place) or (place / "pyproject.toml").is_file()):
         raise Refusal(
             f"tornado_app_source is '{without_credentials(source)}'; allowed is a directory with a pyproject.toml, a wheel, "
             "or git+https:// and a repository with a pyproject.toml (see docs/your-application.md)."
         )
-    if not lock.is_file():
-        raise Refusal(
-            f"tornado_app_requirements is '{lock}', and no such file is there (see docs/your-application.md)."
-        )
     if wrong := mistake(entry):
         raise Refusal(wrong)
 
 
-def runner_is_locked(runner: Path, lock: Lock, needs: list[str]) -> None:
-    """Refuse a lock file without the runner's own requirements, or without what else `needs` names."""
-    dependencies = read_project(runner)["project"]["dependencies"]
-    lacking = sorted({canonicalize_name(Requirement(need).name) for need in dependencies} - lock.names())
-    if lacking:
+def lock_of(given: Exported, name: str) -> Path:
+    """The application's lock: the file that is named, else the one that is there."""
+    variable, names = "tornado_app_requirements", [name] if name else NAMES
+    there = [path for path in (of_source(given, name) for name in names) if path.is_file()]
+    if len(there) == 1:
+        return there[0]
+    directory = given.place.parent if is_wheel(given.place) else given.place
+    if there:
         raise Refusal(
-            f"tornado_app_requirements: {lock.path} lacks {', '.join(lacking)}, which the runner needs. Name "
-            f"{runner}/pyproject.toml among the inputs of uv pip compile (see docs/your-application.md)."
+            f"{variable}: got {', '.join(path.name for path in there)} in '{directory}'; expected one lock. Set "
+            f"{variable} to the one that hosts are to have."
         )
-    if lacking := sorted(set(needs) - lock.names()):
-        raise Refusal(
-            f"tornado_app_requirements: {lock.path} lacks {', '.join(lacking)}, which tornado_app_server: gunicorn needs. Name "
-            "it among the application's dependencies, and make the file anew (see docs/your-application.md)."
-        )
+    if name:
+        raise Refusal(f"{variable}: got '{of_source(given, name)}', where no file is; expected a lock. {AGAIN}")
+    advice = next((f"Run: {EXPORTS[other]}" for other in EXPORTS if (directory / other).is_file()), AGAIN)
+    raise Refusal(
+        f"{variable}: got none of {', '.join(NAMES)} in '{directory}'; expected the application's lock. {advice}"
+    )
+
+
+def needs_of(runner: Path, extras: list[str]) -> list[str]:
+    """What the runner needs, in the words of its project."""
+    project = read_project(runner)["project"]
+    optional = project.get("optional-dependencies", {})
+    return [*project["dependencies"], *(need for extra in extras for need in optional.get(extra, []))]
+
+
+def check_admitted(needs: list[str], locked: dict[str, Pin], target: dict[str, str]) -> None:
+    """Refuse a version of the application's lock that the runner cannot run with."""
+    environment = environment_of(target)
+    for text in needs:
+        need = Requirement(text)
+        pin = locked.get(canonicalize_name(need.name))
+        if pin is None or need.specifier.contains(pin.version, prereleases=True):
+            continue
+        if need.marker is None or need.marker.evaluate(environment):
+            raise Refusal(
+                f"tornado_app_requirements: got '{pin.requirement}' ({pin.place}); expected {text.partition(';')[0].strip()}, "
+                "which the runner needs."
+            )
 
 
 def check_python(wanted: str | None, where: str, targets: list[dict[str, str]]) -> None:
@@ -250,7 +289,7 @@ def check_python(wanted: str | None, where: str, targets: list[dict[str, str]]) 
             )
 
 
-def check_application(application: Wheel, runner: Wheel, lock: Lock, targets: list[dict[str, str]]) -> None:
+def check_application(application: Wheel, runner: Wheel, locked: list[Pin], targets: list[dict[str, str]]) -> None:
     """Refuse a wheel that hosts could not install beside the others, or that lacks what is in it by name only."""
     name = application.path.name
     check_python(application.about["Requires-Python"], name, targets)
@@ -262,8 +301,8 @@ def check_application(application: Wheel, runner: Wheel, lock: Lock, targets: li
             )
     if placeholder := application.placeholder():
         raise Refusal(f"tornado_app_source: got '{placeholder[0]}' in {name}, which is {placeholder[1]}")
-    if application.name in {runner.name, *lock.names()}:
-        where = next((pin.place for pin in lock.pins if pin.name == application.name), "the runner's name")
+    if application.name in {runner.name, *(pin.name for pin in locked)}:
+        where = next((pin.place for pin in locked if pin.name == application.name), "the runner's name")
         raise Refusal(
             f"tornado_app_source: got an application named '{application.name}' ({where}); expected another name."
         )
@@ -271,6 +310,22 @@ def check_application(application: Wheel, runner: Wheel, lock: Lock, targets: li
         raise Refusal(
             f"tornado_app_source: got the file '{shared[0]}' in {name}, which the runner has too; expected other names."
         )
+
+
+def union(
+    lock: Lock, runner_lock: Lock, needs: list[str], targets: list[dict[str, str]]
+) -> tuple[list[Pin], list[list[Pin]]]:
+    """What the application's lock says, and the runner's of what that lacks: altogether, and for each target."""
+    lacking, pinned = set[str](), list[list[Pin]]()
+    for target in targets:
+        check_target("tornado_app_requirements", lock, target)
+        locked = for_target("tornado_app_requirements", lock.pins, target)
+        check_admitted(needs, locked, target)
+        more = for_target("runner_lock", runner_lock.pins, target)
+        lacking |= more.keys() - locked.keys()
+        pinned.append(list((more | locked).values()))
+    # A release is named by them: a newer version in the runner's lock is none of a release whose own lock has the package.
+    return [*lock.pins, *(pin for pin in runner_lock.pins if pin.name in lacking)], pinned
 
 
 # ---- Building ----
@@ -413,8 +468,7 @@ def check_needs(wheels: list[Wheel], target: dict[str, str]) -> None:
             if other is None or not need.specifier.contains(other.version, prereleases=True):
                 has = f"has {other.name}=={other.version}" if other else "lacks it"
                 raise Refusal(
-                    f"tornado_app_requirements: '{wheel.name}' needs '{need}', and the file {has}; expected what fits. Make it "
-                    "again (see docs/your-application.md)."
+                    f"tornado_app_requirements: '{wheel.name}' needs '{need}', and the lock {has}; expected what fits. {AGAIN}"
                 )
 
 
@@ -503,13 +557,12 @@ def deliver(params: dict[str, Any], given: Exported, build: Path, warn: Callable
     """The same for a source that is a directory or a wheel; without a name, the release is named by its content."""
     source, entry, static, targets = given.place, params["entry"], params["static"], params["targets"]
     runner = Path(params["runner"]).resolve()
-    path = of_source(given, params["lock"])
-    check_inputs(params["source"], source, path, entry)
-    lock = read_lock("tornado_app_requirements", path)
-    runner_is_locked(runner, lock, params["needs"])
+    check_inputs(params["source"], source, entry)
     if not is_wheel(source):
         check_python(value_of(read_project(source), "project", "requires-python", ""), "pyproject.toml", targets)
-    pinned = [list(for_target("tornado_app_requirements", lock.pins, target).values()) for target in targets]
+    lock = read_lock("tornado_app_requirements", lock_of(given, params["lock"]), name_of(source))
+    runner_lock = read_lock("runner_lock", Path(params["runner_lock"]))
+    pins, pinned = union(lock, runner_lock, needs_of(runner, params["extras"]), targets)
 
     builder = builder_of(params, given, lock, python_for_builds(targets))
     if is_wheel(source):
@@ -517,9 +570,9 @@ def deliver(params: dict[str, Any], given: Exported, build: Path, warn: Callable
     else:
         application, code = built(builder, source, given.history, warn)
     of_runner, own = built(builder, runner, None, warn)
-    check_application(application, of_runner, lock, targets)
-    # of the lock file what it says, not its comments
-    total = digest(BUNDLE_FORM, code, own, *(pin.statement for pin in lock.pins), entry, static)
+    check_application(application, of_runner, pins, targets)
+    # of locks what they say, not their comments
+    total = digest(BUNDLE_FORM, code, own, *(pin.statement for pin in pins), entry, static)
     # A local version label (PEP 440) for the content: a changed source is another release, without a new number
     release = given.name or f"{application.path.name.split('-')[1]}+{total[:8]}"
     if not RELEASE_NAME.fullmatch(release):
@@ -528,8 +581,8 @@ def deliver(params: dict[str, Any], given: Exported, build: Path, warn: Callable
         )
 
     made, changed = {}, False
-    for target, pins in zip(targets, pinned, strict=True):
-        house = wheelhouse(builder, pins, target)
+    for target, locked in zip(targets, pinned, strict=True):
+        house = wheelhouse(builder, locked, target)
         wanted = (house / "requirements.txt").read_text(encoding="utf-8")
         environment = f"{target_name(target)}-{digest(BUNDLE_FORM, wanted)[:16]}"
         tar = build / "bundles" / total / f"{target_name(target)}.tar"
@@ -561,12 +614,13 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "source": {"type": "path", "required": True},
-            "lock": {"type": "path", "required": True},
+            "lock": {"type": "path", "default": ""},
             "backends": {"type": "path", "required": True},
             "build_requirements": {"type": "path", "default": ""},
             "runner": {"type": "path", "required": True},
+            "runner_lock": {"type": "path", "required": True},
+            "extras": {"type": "list", "elements": "str", "default": []},
             "entry": {"type": "str", "required": True},
-            "needs": {"type": "list", "elements": "str", "default": []},
             "static": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},
             "targets": {"type": "list", "elements": "dict", "required": True},

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.eyewall.tornado.plugins.module_utils.directories import missing
-from ansible_collections.eyewall.tornado.plugins.module_utils.groups import GONE, Groups, has_supervisor, watch
-from ansible_collections.eyewall.tornado.plugins.module_utils.layout import GENERATION, Damaged, link
+from ansible_collections.eyewall.tornado.plugins.module_utils.groups import has_supervisor
+from ansible_collections.eyewall.tornado.plugins.module_utils.host_state import HostState
+from ansible_collections.eyewall.tornado.plugins.module_utils.layout import GENERATION, link
 from ansible_collections.eyewall.tornado.plugins.module_utils.root import Failure, alone
-from ansible_collections.eyewall.tornado.plugins.module_utils.strangers import Stranger, Watch, end, refusal
+from ansible_collections.eyewall.tornado.plugins.module_utils.strangers import Stranger, end, refusal
 
 DOCUMENTATION = r"""
 module: handover
@@ -28,16 +28,16 @@ description:
   - Before that, whatever else runs as the account is looked for, and whatever else listens on the ports. What a release left is
     ended; what anything else leads to, C(strangers) says. The result names both.
   - Whatever state an interrupted run left is taken from where it is.
-  - When a new process does not get ready, or ends again within C(settle) seconds, every port is given back to the old generation,
-    and the result holds the last lines of that process's log.
+  - When a new process does not get ready, or ends within C(min_ready_seconds), every port is given back to the old
+    generation, and the result holds the last lines of that process's log.
 options:
   root: {type: path, required: true, description: The application's directory on the host.}
   generation: {type: str, required: true, description: "Name of the wanted generation, which is on the host."}
   sockets: {type: path, required: true, description: Directory of the admin sockets.}
   start_timeout: {type: int, default: 30, description: Seconds that a process has to get ready.}
   stop_timeout: {type: int, default: 60, description: "Seconds that a process has to leave; supervisord kills it before."}
-  settle: {type: float, default: 0, description: Seconds that the new processes are watched after the last one took over.}
-  batch: {type: int, default: 1, description: How many ports change hands at once.}
+  min_ready_seconds: {type: float, default: 0, description: Seconds that new processes are watched after the last takeover.}
+  parallel_processes: {type: int, default: 1, description: How many ports are handed over at once.}
   surplus:
     description: What becomes of old processes on ports that the wanted generation does not have. C(keep) lets them serve what
       nginx still sends them; they are returned as C(surplus), and C(stop), once nginx names them no more, ends them.
@@ -49,9 +49,6 @@ options:
       on its port meanwhile; for programs that read at their start what they wrote at their end.
     type: bool
     default: true
-  directories:
-    description: The file of tmpfiles.d(5) that has the application's directories. While one is gone, the host differs.
-    type: path
   user: {type: str, description: "The account of the application. Without it, nobody looks for strangers."}
   survivors: {type: list, elements: str, default: [], description: "Patterns of commands that may run as the account."}
   strangers:
@@ -66,65 +63,14 @@ options:
 """
 
 
-class Mover(Groups):
+class Mover(HostState):
     """The move of one host."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         super().__init__(params)
-        self.generation: str = params["generation"]
-        self.ports = self.ports_of(self.generation)
         self.report: dict[int, dict[str, Any]] = {}
-        self.watch: Watch | None = None
-        if params["user"]:
-            ports = {*self.ports, *self.ports_of(self.current or "")}
-            self.watch = watch(self.rpc, params["user"], ports, params["survivors"])
         self.ended: list[Stranger] = []
         self.foreign: list[Stranger] = []
-
-    def ports_of(self, generation: str) -> list[int]:
-        """The ports of a generation; none where it is not on the host."""
-        try:
-            ports: list[int] = self.manifest(generation)["ports"]
-        except Damaged:  # its processes may run on
-            return sorted(port for group, port in self.states() if group == generation)
-        return ports
-
-    def others(self) -> list[str]:
-        """Groups of this application that supervisord knows beside the wanted one."""
-        return sorted({group for group, _ in self.states()} - {self.generation})
-
-    def to_do(self) -> list[int]:
-        """The ports on which the wanted generation does not answer yet."""
-        return [port for port in self.ports if not self.is_ready(self.generation, port)]
-
-    def surplus(self) -> list[str]:
-        """Processes of other generations on ports that the wanted one does not have; none before it is on the host."""
-        return sorted(
-            f"{group}:{port}"
-            for (group, port), info in self.states().items()
-            # what an interrupted proof left is off the air: nginx never named it
-            if group != self.generation and not group.endswith("-proof")
-            if self.ports and port not in self.ports and info["statename"] not in GONE
-        )
-
-    def kept(self) -> set[str]:
-        """The surplus that is to go on for now."""
-        return set(self.surplus()) if self.params["surplus"] == "keep" else set()
-
-    def is_done(self) -> bool:
-        if self.current != self.generation or self.layout.boot_damage() or self.to_do():
-            return False
-        if not self.layout.date(self.generation):  # made again after damage, or interrupted on its last step
-            return False
-        if (file := self.params.get("directories")) and missing(Path(file)):
-            return False
-        surplus = self.kept()
-        running = {f"{group}:{port}" for (group, port), info in self.states().items() if info["statename"] not in GONE}
-        if running - surplus - {f"{self.generation}:{port}" for port in self.ports}:
-            return False
-        if not set(self.others()) <= {name.partition(":")[0] for name in surplus}:
-            return False
-        return not self.strangers("left")
 
     def add(self, generation: str) -> None:
         self.add_group(generation, self.place(generation) / "supervisor.conf")
@@ -137,8 +83,8 @@ class Mover(Groups):
             times["drained_seconds"] = seconds
 
     def batches(self, ports: list[int]) -> Iterator[list[int]]:
-        for first in range(0, len(ports), self.params["batch"]):
-            yield ports[first : first + self.params["batch"]]
+        for first in range(0, len(ports), self.params["parallel_processes"]):
+            yield ports[first : first + self.params["parallel_processes"]]
 
     def pids(self) -> dict[int, int]:
         return {port: info["pid"] for (group, port), info in self.states().items() if group == self.generation}
@@ -153,16 +99,13 @@ class Mover(Groups):
                     f"{self.state(self.generation, port)}).{self.log(self.generation, port)}"
                 )
 
-    def settle(self, started: dict[int, int], since: float) -> None:
+    def watch_new(self, started: dict[int, int], since: float) -> None:
         """Watch the new processes until a while has passed since the last one took over; while old ones drain, it passes."""
-        deadline = since + self.params["settle"]
+        deadline = since + self.params["min_ready_seconds"]
         self.check(started)
         while time.monotonic() < deadline:
             time.sleep(0.2)
             self.check(started)
-
-    def strangers(self, kind: str) -> list[Stranger]:
-        return [one for one in self.watch.strangers() if one.kind == kind] if self.watch else []
 
     def end_what_was_left(self) -> None:
         """End what a release left. Raises Failure for what comes back, and for a stranger that is to be refused."""
@@ -194,7 +137,7 @@ class Mover(Groups):
                     self.end(group, ports)
                 # before the next ports have none but new processes, too
                 self.check(started)
-            self.settle(started, took_over)
+            self.watch_new(started, took_over)
             kept = self.kept()
             for group in self.others():
                 self.end(
@@ -249,11 +192,10 @@ def main() -> None:
             "sockets": {"type": "path", "required": True},
             "start_timeout": {"type": "int", "default": 30},
             "stop_timeout": {"type": "int", "default": 60},
-            "settle": {"type": "float", "default": 0},
-            "batch": {"type": "int", "default": 1},
+            "min_ready_seconds": {"type": "float", "default": 0},
+            "parallel_processes": {"type": "int", "default": 1},
             "surplus": {"type": "str", "choices": ["keep", "stop"], "default": "stop"},
             "overlap": {"type": "bool", "default": True},
-            "directories": {"type": "path"},
             "user": {"type": "str"},
             "survivors": {"type": "list", "elements": "str", "default": []},
             "strangers": {"type": "str", "choices": ["refuse", "tell"], "default": "refuse"},
@@ -265,9 +207,7 @@ def main() -> None:
     )
     root, wanted = Path(module.params["root"]), module.params["generation"]
     if module.check_mode and not (has_supervisor() and (root / "generations").exists()):
-        module.exit_json(
-            changed=True, differs=True, locked=False, damaged=[], diff={"before": "", "after": f"{wanted}\n"}
-        )
+        module.exit_json(changed=True, diff={"before": "", "after": f"{wanted}\n"})
     if not has_supervisor():
         module.fail_json(msg="This host has no supervisor; the role supervisord installs it.")
     mover = None
@@ -288,9 +228,6 @@ def main() -> None:
         module.fail_json(msg=str(failure), current=mover and mover.current)
     module.exit_json(
         changed=changed,
-        differs=changed,
-        locked=os.path.lexists(mover.layout.lock),
-        damaged=mover.layout.all_damage() if module.check_mode else [],
         generation=wanted,
         ports_change=ports_change,
         surplus=surplus,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eyewall_support import BOARD, REPOSITORY, evaluate, preflight, render
+from eyewall_support import BOARD, REPOSITORY, ROLES, built, evaluate, load_yaml, plugin, preflight, render
 from supervisor.options import ServerOptions
 
 MAIN = "supervisord/etc/supervisor/supervisord.conf.j2"
@@ -157,7 +157,7 @@ def test_debug_is_off_unless_asked_for(tmp_path: Path, given: dict[str, Any], op
 
 def test_no_secret_is_in_the_command_or_the_configuration(tmp_path: Path) -> None:
     text = program(tmp_path, tornado_app_secrets={"KEY": "hunter2-hunter2"})
-    assert "[program:board-" in text
+    assert "[program:@generation@]" in text
     assert "hunter2" not in text
 
 
@@ -177,7 +177,7 @@ def command_of(process: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_what_is_proved_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_air = group(tmp_path, __tornado_app_preflight=preflight([9100, 9101]), tornado_app_debug=True)
     off_air = group(
-        tmp_path, __tornado_app_preflight=preflight([9100, 9101]), tornado_app_debug=True, __tornado_app_off_air=True
+        tmp_path, __tornado_app_preflight=preflight([9100, 9101]), tornado_app_debug=True, __tornado_app_smoke_test=True
     )
     serving = on_air.process_configs[0]
     (proof,) = off_air.process_configs
@@ -198,7 +198,7 @@ def test_what_is_proved_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_process_off_the_air_is_started_once_and_never_at_boot(tmp_path: Path) -> None:
-    (proof,) = processes(tmp_path, __tornado_app_off_air=True, tornado_app_drain_timeout=45)
+    (proof,) = processes(tmp_path, __tornado_app_smoke_test=True, tornado_app_drain_timeout=45)
     assert proof.autostart is False
     assert proof.autorestart is False
     assert (proof.startretries, proof.startsecs) == (0, 0)
@@ -207,7 +207,7 @@ def test_a_process_off_the_air_is_started_once_and_never_at_boot(tmp_path: Path)
 
 
 def test_no_secret_is_in_the_configuration_off_the_air(tmp_path: Path) -> None:
-    text = program(tmp_path, tornado_app_secrets={"KEY": "hunter2-hunter2"}, __tornado_app_off_air=True)
+    text = program(tmp_path, tornado_app_secrets={"KEY": "hunter2-hunter2"}, __tornado_app_smoke_test=True)
     assert "-proof]" in text
     assert "hunter2" not in text
 
@@ -216,7 +216,13 @@ def test_no_secret_is_in_the_configuration_off_the_air(tmp_path: Path) -> None:
 
 
 def name(**given: Any) -> str:
-    return str(evaluate("__tornado_app_generation", **{**BOARD, **given}))
+    """The name of the generation that the role's preflight plans."""
+    (task,) = [
+        task for task in load_yaml(ROLES / "tornado_app" / "tasks" / "preflight.yml") if "eyewall.tornado.plan" in task
+    ]
+    written = {**BOARD, **given}
+    arguments = {key: evaluate(value[2:-2], **written) for key, value in task["eyewall.tornado.plan"].items()}
+    return str(plugin("action", "plan").plan(**arguments)["generation"])
 
 
 def test_the_same_input_is_the_same_generation() -> None:
@@ -239,7 +245,7 @@ def test_the_same_input_is_the_same_generation() -> None:
         {"tornado_app_server": "gunicorn"},
         {"__tornado_app_preflight": preflight([8000])},
         {"__tornado_app_preflight": preflight([8001, 8002])},
-        {"__tornado_app_build": {"release": "1.0.1"}},
+        {"__tornado_app_build": built("1.0.1")},
     ],
     ids=str,
 )

@@ -1,7 +1,6 @@
 """What cannot work is refused with a sentence that names variable, value and what is allowed, and nothing changes."""
 
 import re
-import shutil
 
 import pytest
 
@@ -71,10 +70,19 @@ def test_value(refused, variables, sentence):
 
 
 def test_a_lock_file_with_a_missing_hash(refused, request, tmp_path):
+    text = (request.config.rootpath / "app" / "requirements.lock").read_text()
     lock = tmp_path / "requirements.lock"
-    shutil.copy(request.config.rootpath / "app" / "requirements.lock", lock)
-    text = re.sub(r"(tornado==[\d.]+) (\\\n\s+--hash=\S+ ?)+", r"\1\n", lock.read_text())
-    lock.write_text(text)
+    lock.write_text(re.sub(r"(tornado==[\d.]+) (\\\n\s+--hash=\S+ ?)+", r"\1\n", text))
     said = refused("-e", f"tornado_app_requirements={lock}")
     assert "tornado_app_requirements: got 'tornado==" in said
     assert "with no hash; expected --hash=sha256:" in said
+
+
+def test_a_lock_with_a_version_that_the_runner_cannot_run_with(refused, request, tmp_path):
+    text = (request.config.rootpath / "app" / "requirements.lock").read_text()
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(re.sub(r"^tornado==[\d.]+", "tornado==6.1", text, flags=re.MULTILINE))
+    said = refused("-e", f"tornado_app_requirements={lock}")
+    assert re.search(
+        r"got 'tornado==6\.1' \(\S+/requirements\.lock:\d+\); expected tornado>=6\.5,<7, which the runner needs", said
+    )

@@ -1,0 +1,67 @@
+"""Plan a deploy: what one host is to run, as plain data, before anything on it is changed.
+
+Everything after this (lock, release, smoke test, handover, record, nginx's upstreams) takes the plan and asks no template again.
+A rollback has a plan of the same form (`eyewall.tornado.rollback_goal`), without what only a build gives.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.eyewall.tornado.plugins.module_utils.builder import target_name
+
+# What stands in the texts of the two programs for the generation's name, which is made of them.
+NAME = "@generation@"
+
+
+def fingerprint(program: str, settings: Mapping[str, Any], secrets: Mapping[str, Any]) -> str:
+    """A hash of everything that makes a process what it is: what differs is another generation, and nothing else is."""
+    environment = json.dumps([settings, secrets], sort_keys=True, default=str)
+    return hashlib.sha256(f"{program}{environment}".encode()).hexdigest()
+
+
+def plan(
+    *,
+    name: str,
+    build: Mapping[str, Any],
+    host: Mapping[str, Any],
+    program: str,
+    smoke_program: str,
+    settings: Mapping[str, Any],
+    secrets: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What one host is to run.
+
+    `build` and `host` are what the modules `build` and `tornado_app_preflight` returned; `program` and `smoke_program` are the
+    texts of supervisord's configuration, with `NAME` for the generation's name. In the result, `bundle` and `wheelhouse` are the
+    files of the controller that the host lacks, "" for none. No value of `settings` or `secrets` is in it.
+    """
+    release = build["release"]
+    generation = f"{name}-{release}-{fingerprint(program, settings, secrets)[:6]}"
+    built = build["targets"][target_name(host["target"])]
+    lacks_release = release not in host["releases"]
+    lacks_environment = lacks_release and built["environment"] not in host["environments"]
+    return {
+        "verb": "deploy",
+        "generation": generation,
+        "release": release,
+        "ports": host["ports"],
+        "program": program.replace(NAME, generation),
+        "smoke_program": smoke_program.replace(NAME, generation),
+        "digest": build["digest"],
+        "environment": built["environment"],
+        "bundle": built["bundle"] if lacks_release else "",
+        "wheelhouse": built["wheelhouse"] if lacks_environment else "",
+    }
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        result.update(changed=False, **plan(**self._task.args))
+        return result
