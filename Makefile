@@ -29,7 +29,7 @@ up: tools packages-containers ## Set up everything: tools, a fleet of containers
 	@python -c "import json; print('Sign in with the password', json.load(open('.local/secrets.json'))['password'])"
 
 .PHONY: status
-status: tools ## Show what users, services and the next boot of the local fleet find, and every process
+status: tools ## Show what users, services and the next boot of the local fleet find, every process and the last deploys
 	ansible-playbook playbooks/status.yml
 
 .PHONY: deploy
@@ -37,11 +37,11 @@ deploy: tools ## Deploy what is in app/ to the local fleet; VERSION=1.4.2 names 
 	ansible-playbook playbooks/deploy.yml $(if $(VERSION),-e tornado_app_version=$(VERSION))
 
 .PHONY: rollback
-rollback: tools ## Take the local fleet to the release before, or to VERSION=1.4.1
+rollback: tools ## Take the local fleet back to the release before, or to VERSION=1.4.1
 	ansible-playbook playbooks/rollback.yml $(if $(VERSION),-e tornado_app_version=$(VERSION))
 
 .PHONY: proof
-proof: tools packages-containers ## Deploy under traffic and count every request; DEPLOYS=20 is how often
+proof: tools packages-containers ## Deploy twenty times under traffic and count every request; DEPLOYS=3 for fewer
 	molecule destroy --scenario-name fleet
 	molecule converge --scenario-name fleet
 	PYTHONPATH=tests python -m proof --deploys $(DEPLOYS) --out .build/proof \
@@ -51,7 +51,7 @@ proof: tools packages-containers ## Deploy under traffic and count every request
 	molecule destroy --scenario-name fleet
 
 .PHONY: bench
-bench: tools packages-containers ## Measure it beside the recipe and others; ONLY=static is one part, INVENTORY= hosts of your own
+bench: tools packages-containers ## Measure it beside Tornado's recipe and others; ONLY=static for one part, INVENTORY=… for other hosts
 	python benchmarks/bench.py $(if $(INVENTORY),--inventory $(INVENTORY)) $(ONLY)
 
 .PHONY: down
@@ -60,12 +60,12 @@ down: tools ## Remove the local fleet
 
 ##@ A site of your own
 .PHONY: new
-new: ## Make a directory for a site of your own: make new DIR=../mysite
+new: ## Make a directory for a site of your own; DIR=../mysite says where
 	@python3 scripts/new_site.py $(or $(DIR),$(error DIR: got nothing; expected a new directory, as in make new DIR=../mysite))
 
-##@ Work on it
+##@ Development
 .PHONY: dev
-dev: tools ## Run app/ here in debug mode, and start it again after each change; PORT=8888 is where
+dev: tools ## Run app/ here in debug mode, without a container, and restart it after each change; PORT=8889 for another port
 	@python scripts/local_secrets.py .local/secrets.json
 	@python scripts/dev_settings.py .local
 	@echo "The board is at http://127.0.0.1:$(PORT)/; edit app/ and see. Ctrl-C ends it."
@@ -76,7 +76,7 @@ dev: tools ## Run app/ here in debug mode, and start it again after each change;
 test: lint tests molecule ## Run every test: linters, pytest, and molecule with testinfra on containers
 
 .PHONY: check
-check: tools ## Run what takes no container: linters and quick tests, some five minutes
+check: tools ## Run the linters and the quick tests, which need no container: some five minutes
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick-tests
 
 .PHONY: lint
@@ -88,6 +88,16 @@ lint: tools
 	MYPYPATH=tests mypy --strict tests/proof
 	MYPYPATH=tests/apps/testapp/src mypy --strict tests/apps/testapp/src
 	ansible-lint --offline
+	@$(MAKE) --no-print-directory docs
+
+.PHONY: docs
+docs: .build/docs-venv/.complete ## Build the documentation site in .build/site, and fail on a broken link
+	NO_MKDOCS_2_WARNING=1 .build/docs-venv/bin/mkdocs build --strict
+
+.build/docs-venv/.complete: .venv/.complete requirements/docs.txt
+	.venv/bin/uv venv --quiet --clear --python .venv/bin/python $(@D)
+	.venv/bin/uv pip sync --quiet --python $(@D)/bin/python --require-hashes requirements/docs.txt
+	@touch $@
 
 # Some tests are of time, and others run beside them on a machine that may have other work: what failed has to pass alone.
 ONCE_MORE = { echo "What failed, once more and alone:"; python -m pytest -q --last-failed --last-failed-no-failures none; }
@@ -113,20 +123,22 @@ $(SCENARIOS:%=scenario-%): scenario-%:
 	molecule test --scenario-name $*
 
 .PHONY: machine
-machine: tools packages-containers ## Run what takes a kernel of its own, in an emulated virtual machine; no part of test
+machine: tools packages-containers ## Test what needs its own kernel in an emulated virtual machine; not part of test
 	@scripts/system-packages $(FOR_MACHINES)
 	molecule test -s machine
 
 .PHONY: power-cut
-power-cut: tools packages-containers ## Cut the power of a host at MOMENTS=20 moments of a deploy, and let it boot; no part of test
+power-cut: tools packages-containers ## Cut the power of a host at twenty moments of a deploy; MOMENTS=3 for fewer; not part of test
 	MOMENTS=$(MOMENTS) python -m pytest -q molecule/power/tests
 
 .PHONY: lock
-lock: tools ## Make the lock files anew
+lock: tools ## Update the lock files
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --group uv --output-file requirements/uv.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --group dev --output-file requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command 'make lock' --group docs --output-file requirements/docs.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command 'make lock' --group site --output-file requirements/site.txt --constraint requirements/dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
@@ -149,12 +161,12 @@ collection: tools ## Build the collection eyewall.tornado, a tarball in .build
 	ansible-galaxy collection build --force --output-path .build
 
 .PHONY: clean
-clean: ## Remove what make made, but for the local fleet
+clean: ## Remove what make made, except the local fleet
 	rm -rf .venv .build .mypy_cache .pytest_cache .ruff_cache
 
 ##@ Parts
 .PHONY: tools
-tools: .venv/.complete ## Make the virtualenv with ansible, molecule and all else
+tools: .venv/.complete ## Make the virtualenv with Ansible, molecule and the linters
 
 .venv/.complete: requirements/uv.txt requirements/dev.txt
 	@scripts/system-packages $(FOR_TOOLS)

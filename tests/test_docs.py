@@ -1,8 +1,6 @@
 """The documents name what is there: targets, files, links, variables."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +14,7 @@ FENCED = re.compile(r"^ *(```+|~~~+).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 FOLDERS = sorted(path.name for path in REPOSITORY.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
 PATH = re.compile(rf"(?<![\w/.@-])(?:(?:{'|'.join(FOLDERS)})/[\w./*+-]*|site\.yml|Makefile|ansible\.cfg)")
 
-variables_page = load_python(REPOSITORY / "scripts" / "variables_page.py", "variables_page")
+reference_pages = load_python(REPOSITORY / "scripts" / "reference_pages.py", "reference_pages")
 
 
 def read(document: str) -> str:
@@ -97,14 +95,9 @@ def test_every_link_leads_somewhere(document: str) -> None:
             assert anchor in anchors(path.read_text()), target
 
 
-def test_the_page_of_variables_is_current() -> None:
-    done = subprocess.run(
-        [sys.executable, REPOSITORY / "scripts" / "variables_page.py"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert read("docs/variables.md") == done.stdout, "run: python scripts/variables_page.py > docs/variables.md"
+@pytest.mark.parametrize("path", reference_pages.PAGES)
+def test_the_pages_of_the_reference_are_current(path: str) -> None:
+    assert read(path) == reference_pages.page(path), "run: python scripts/reference_pages.py"
 
 
 def test_the_table_of_renamed_inputs_is_what_a_run_refuses() -> None:
@@ -118,24 +111,46 @@ def test_the_page_has_every_variable_once_in_its_roles_section() -> None:
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", read("docs/variables.md"), re.MULTILINE | re.DOTALL))
     assert list(sections) == ROLE_NAMES
     for role, section in sections.items():
-        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(options_of(role))
+        assert re.findall(r"^### `(\w+)`$", section, re.MULTILINE) == list(options_of(role))
+
+
+MODULES = {path.stem: reference_pages.documentation(path) for path in sorted(REPOSITORY.glob("plugins/modules/*.py"))}
+
+
+def test_the_page_has_every_module_and_its_options() -> None:
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", read("docs/modules.md"), re.MULTILINE | re.DOTALL))
+    assert list(sections) == list(MODULES)
+    for name, section in sections.items():
+        assert re.findall(r"^- `(\w+)` \(", section, re.MULTILINE) == list(MODULES[name].get("options", {}))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_option_of_a_module_says_what_ansible_knows(name: str) -> None:
+    """A comma in a description without quotes would end it, and the rest would be a key."""
+    for option in MODULES[name].get("options", {}).values():
+        assert (
+            {"type", "description"}
+            <= set(option)
+            <= {"type", "elements", "required", "default", "choices", "description"}
+        )
 
 
 @pytest.mark.parametrize(
     ("description", "markdown"),
     [
-        (["C(auto), or a number."], "`auto`, or a number."),
-        (["One.", "Two, I(three)."], "One. Two, `three`."),
+        ("C(auto), or a number.", "`auto`, or a number."),
+        ("One, I(two).", "One, `two`."),
         (
-            ["A pipe C(a|b) in a cell, a <tag> and some_name."],
-            r"A pipe `a\|b` in a cell, a \<tag\> and some\_name.",
+            "A pipe C(a|b), a <tag> and some_name.",
+            r"A pipe `a|b`, a \<tag\> and some\_name.",
         ),
-        (["C(f(x)) and V(true)."], "`f(x)` and `true`."),
-        (["ABC(x) is no markup."], "ABC(x) is no markup."),
+        ("C(f(x)) and V(true).", "`f(x)` and `true`."),
+        ("As M(eyewall.tornado.handover) does.", "As [`handover`](modules.md#handover) does."),
+        ("ABC(x) is no markup.", "ABC(x) is no markup."),
     ],
 )
-def test_markup_of_descriptions(description: list[str], markdown: str) -> None:
-    assert variables_page.as_markdown(description) == markdown
+def test_markup_of_descriptions(description: str, markdown: str) -> None:
+    assert reference_pages.as_markdown(description) == markdown
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *PACKAGES, *ROLE_READMES])

@@ -128,7 +128,7 @@ options:
     type: list
     elements: dict
     required: true
-  build: {type: path, required: true, description: Directory for what is built, kept between runs.}
+  build: {type: path, required: true, description: "Directory for what is built, kept between runs."}
 """
 
 # Part of every digest: raise it when the form of a bundle changes.
