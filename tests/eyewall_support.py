@@ -143,8 +143,7 @@ def render(template: str, **given: Any) -> str:
 
 def with_error_pages(haproxy_cfg: str, folder: Path, **given: Any) -> str:
     """Write HAProxy's pages of errors into `folder`; return the configuration with their paths there."""
-    for status, said in load_yaml(ROLES / "haproxy" / "vars" / "main.yml")["__haproxy_error_texts"].items():
-        item = {"key": status, "value": said}
-        page = evaluate("__haproxy_error_page", role_path=str(ROLES / "haproxy"), item=item, **given)
-        (folder / f"{status}.html").write_text(page)
+    pages = "__haproxy_error_page | eyewall.tornado.error_pages(__haproxy_error_texts)"
+    for page in evaluate(pages, role_path=str(ROLES / "haproxy"), **given):
+        (folder / Path(page["path"]).name).write_text(page["content"])
     return haproxy_cfg.replace("/etc/haproxy/errors", str(folder))

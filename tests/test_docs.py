@@ -127,12 +127,11 @@ def test_the_page_has_every_module_and_its_options() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_an_option_of_a_module_says_what_ansible_knows(name: str) -> None:
     """A comma in a description without quotes would end it, and the rest would be a key."""
-    for option in MODULES[name].get("options", {}).values():
-        assert (
-            {"type", "description"}
-            <= set(option)
-            <= {"type", "elements", "required", "default", "choices", "description"}
-        )
+    known = {"type", "elements", "required", "default", "choices", "description", "suboptions"}
+    options = list(MODULES[name].get("options", {}).values())
+    for option in options:
+        options += option.get("suboptions", {}).values()
+        assert {"type", "description"} <= set(option) <= known
 
 
 @pytest.mark.parametrize(

@@ -92,14 +92,19 @@ def remove(path: Path) -> None:
 
 
 def write(path: Path, text: str, *, mode: int = 0o644, group: int = -1, date: float | None = None) -> None:
-    """Replace a file in one step (`PATH.part` is written first); once this returns, it is on the disk.
+    """Replace a file in one step; once this returns, it is on the disk. The arguments are those of `unfinished`."""
+    put(unfinished(path, text, mode=mode, group=group, date=date), path)
+
+
+def unfinished(path: Path, text: str, *, mode: int = 0o644, group: int = -1, date: float | None = None) -> Path:
+    """Write the text that a file is to have beside it, to the disk; where it is (`PATH.part`), for `put`.
 
     It has this mode, whatever the umask is, this group (-1 is that of the process), and this date (Unix time, None is now).
     """
-    unfinished = path.with_name(f"{path.name}.part")
-    remove(unfinished)
+    new = path.with_name(f"{path.name}.part")
+    remove(new)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    with os.fdopen(os.open(unfinished, flags, 0o600), "w", encoding="utf-8") as file:
+    with os.fdopen(os.open(new, flags, 0o600), "w", encoding="utf-8") as file:
         os.fchown(file.fileno(), -1, group)
         os.fchmod(file.fileno(), mode)
         file.write(text)
@@ -107,36 +112,36 @@ def write(path: Path, text: str, *, mode: int = 0o644, group: int = -1, date: fl
         if date is not None:
             os.utime(file.fileno(), (date, date))
         os.fsync(file.fileno())
-    put(unfinished, path)
+    return new
 
 
 def link(path: Path, target: Path) -> None:
     """Let a symbolic link lead somewhere, in one step; once this returns, it is on the disk."""
-    unfinished = path.with_name(f"{path.name}.part")
-    remove(unfinished)
-    unfinished.symlink_to(target)
-    put(unfinished, path)
+    new = path.with_name(f"{path.name}.part")
+    remove(new)
+    new.symlink_to(target)
+    put(new, path)
 
 
-def put(unfinished: Path, path: Path) -> None:
+def put(new: Path, path: Path) -> None:
     """Give what is finished its name, in one step (rename(2)), and put the name onto the disk.
 
     A directory cannot be renamed over another one. The two change places, and the other one is removed; where the file system
     cannot do that, nothing has the name for a moment.
     """
-    if not os.path.lexists(path) or not (is_directory(unfinished) or is_directory(path)):
-        unfinished.rename(path)
+    if not os.path.lexists(path) or not (is_directory(new) or is_directory(path)):
+        new.rename(path)
     else:
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.renameat2(AT_FDCWD, os.fsencode(unfinished), AT_FDCWD, os.fsencode(path), EXCHANGE):
+        if libc.renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(path), EXCHANGE):
             if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
             aside = path.with_name(f".{path.name}.aside")
             remove(aside)
             path.rename(aside)
-            unfinished.rename(path)
-            unfinished = aside
-        remove(unfinished)
+            new.rename(path)
+            new = aside
+        remove(new)
     sync_directory(path.parent)
 
 
