@@ -155,6 +155,14 @@ def documentation(module: Path) -> dict[str, Any]:
     raise ValueError(f"{module}: got no DOCUMENTATION; expected one.")
 
 
+def items(options: Mapping[str, Mapping[str, Any]], indent: str = "") -> Iterator[str]:
+    """Yield a line for each option, and below it those of its own options."""
+    for name, option in options.items():
+        description = " ".join(text for text in paragraphs(option["description"]) if text)
+        yield f"{indent}- `{name}` ({facts_of(option)}): {description}"
+        yield from items(option.get("suboptions", {}), f"{indent}    ")
+
+
 def modules() -> Iterator[str]:
     """Yield the lines of a section for each module: what it is for, and a line for each option."""
     for path in sorted(REPOSITORY.glob("plugins/modules/*.py")):
@@ -162,9 +170,7 @@ def modules() -> Iterator[str]:
         place = path.relative_to(REPOSITORY)
         yield from (f"## {path.stem}", "", f"{as_markdown(about['short_description'])} ([{place}](../{place})).", "")
         yield from paragraphs(about["description"])
-        for name, option in about.get("options", {}).items():
-            first, *more = list(paragraphs(option["description"]))[::2]
-            yield f"- `{name}` ({facts_of(option)}): {' '.join([first, *more])}"
+        yield from items(about.get("options", {}))
         yield ""
 
 
