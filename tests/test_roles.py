@@ -220,7 +220,7 @@ def test_every_yaml_file_parses() -> None:
 
 
 class _AnyTag(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Takes Ansible's tags (`!vault`) for text, and refuses a key that stands twice."""
+    """Takes tags (Ansible's `!vault`, mkdocs' `!!python/…`) for text, and refuses a key that stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -230,6 +230,8 @@ class _AnyTag(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 _AnyTag.add_multi_constructor("!", lambda loader, _tag, node: loader.construct_scalar(node))  # type: ignore[no-untyped-call]
+# of mkdocs.yml, which `make docs` loads
+_AnyTag.add_multi_constructor("tag:yaml.org,2002:python/", lambda _loader, tag, _node: tag)  # type: ignore[no-untyped-call]
 
 
 # ---- Tasks ----

@@ -42,7 +42,7 @@ def test_the_site_is_put_in_order_and_it_is_said_what_was_not(fleet: Fleet, mend
     assert mended.status == 0, mended.output
     assert mended.changes() == {
         ("eyewall.tornado.nginx : configure | Write the configuration", "app1"),
-        ("eyewall.tornado.nginx : run | Reload an nginx that runs with an older configuration", "app1"),
+        ("eyewall.tornado.nginx : run | Reload nginx if its configuration changed", "app1"),
     }
     assert fleet.sh("app1", "grep -c max_fails=0 /etc/nginx/nginx.conf") == "2"
 
