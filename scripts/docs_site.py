@@ -49,7 +49,7 @@ def linked(page: str) -> Iterator[str]:
 
 def file_of(path: str, config: MkDocsConfig) -> File:
     at = (path, str(REPOSITORY), config.site_dir, True)
-    if Path(path).suffix == ".svg":
+    if Path(path).suffix in {".css", ".svg"}:
         return File(*at)
     if Path(path).suffix != ".md":
         return Source(*at, dest_uri=f"source/{path}/index.html", inclusion=InclusionLevel.NOT_IN_NAV)
@@ -60,5 +60,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Replace what mkdocs found in docs/ by the pages, and what they link to; the theme's files stay."""
     theme = [file for file in files if not Path(str(file.abs_src_path)).is_relative_to(config.docs_dir)]
     pages = {f"docs/{file.src_uri}" for file in files.documentation_pages()} | {*named(config.nav)}
-    found = pages | {path for page in pages if (REPOSITORY / page).is_file() for path in linked(page)}
+    found = (
+        pages
+        | {*map(str, config.extra_css)}
+        | {path for page in pages if (REPOSITORY / page).is_file() for path in linked(page)}
+    )
     return Files([*theme, *(file_of(path, config) for path in sorted(found) if (REPOSITORY / path).is_file())])
