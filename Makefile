@@ -46,13 +46,13 @@ proof: tools packages-containers ## Deploy twenty times under traffic and count 
 	molecule converge --scenario-name fleet
 	PYTHONPATH=tests python -m proof --deploys $(DEPLOYS) --out .build/proof \
 	  --door balancer=http://127.0.0.1:8120 --door app1=http://127.0.0.1:8121 --door app2=http://127.0.0.1:8122 \
-	  'python tests/apps/release.py 1.0.$$PROOF_DEPLOY .build/testapp && ansible-playbook playbooks/deploy.yml \
+	  'python -m support.release 1.0.$$PROOF_DEPLOY .build/testapp && ansible-playbook playbooks/deploy.yml \
 	    -i molecule/inventory/fleet.yml -e tornado_app_source=$(CURDIR)/.build/testapp'
 	molecule destroy --scenario-name fleet
 
 .PHONY: bench
 bench: tools packages-containers ## Measure it beside Tornado's recipe and others; ONLY=static for one part, INVENTORY=… for other hosts
-	python benchmarks/bench.py $(if $(INVENTORY),--inventory $(INVENTORY)) $(ONLY)
+	PYTHONPATH=tests python benchmarks/bench.py $(if $(INVENTORY),--inventory $(INVENTORY)) $(ONLY)
 
 .PHONY: down
 down: tools ## Remove the local fleet

@@ -1,8 +1,8 @@
 """What `make bench` runs: the parts one after the other, then one table, JSON, charts and docs/performance.md.
 
-    python benchmarks/bench.py                               # all parts
-    python benchmarks/bench.py static                        # this one; what the page says of the others stays
-    python benchmarks/bench.py --inventory inventory/spare   # on hosts of your own, that nobody else uses
+    PYTHONPATH=tests python benchmarks/bench.py  # all parts
+    PYTHONPATH=tests python benchmarks/bench.py static  # this one; what the page says of the others stays
+    PYTHONPATH=tests python benchmarks/bench.py --inventory inventory/spare  # on hosts of your own, that nobody else uses
 
 What the commands say is in .build/benchmarks/PART.log. Ends with status 1 if a part failed or a subject had errors. A
 wanted figure that was not reached is marked NO, and is no failure of the benchmark.

@@ -1,14 +1,11 @@
 """The picture of a part's result: bars for what was compared, lines for curves."""
 
 import itertools
-import sys
 import textwrap
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from proof.timeline import CHARACTER, LINE, STYLE, WIDTH, colours, scale
 
 OURS = "Eyewall"

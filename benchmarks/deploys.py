@@ -1,6 +1,6 @@
 """Deploys, side by side: how long they take, in how many tasks, and what is lost. Writes .build/benchmarks/deploys.json.
 
-python benchmarks/deploys.py [--only compare|curve]
+PYTHONPATH=tests python benchmarks/deploys.py [--only compare|curve]
 
 On one host, each round brings new code with Eyewall, with Ansistrano, and with `git pull && supervisorctl restart`, one
 after the other, each with traffic at its own front door. Then a code-only deploy is timed with more hosts, and with
@@ -25,13 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from on_host.results import Results, version
+from proof import Traffic
+from support.release import write_release
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[1:1] = [str(ROOT / "tests"), str(ROOT / "tests" / "apps")]
-
-from on_host.results import Results, version  # noqa: E402 -- what is found by the line above
-from proof import Traffic  # noqa: E402 -- the same
-from release import write_release  # noqa: E402 -- the same
-
 PEERS = ROOT / "benchmarks" / "peers"
 BUILD = ROOT / ".build" / "benchmarks"
 CODE = BUILD / "testapp"  # what the inventories deploy

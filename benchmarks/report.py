@@ -1,6 +1,6 @@
 """Tables and charts of what was measured.
 
-python benchmarks/report.py     # writes docs/performance.md and the charts again from docs/performance/*.json
+PYTHONPATH=tests python benchmarks/report.py     # writes docs/performance.md and the charts again from docs/performance/*.json
 
 A part's result is one JSON file. `figures` have a median, low and high of their rounds; `ratios` are of rounds that ran
 next to each other; `errors` name subjects that have no figure. A ratio, or a figure that is judged by itself, may have

@@ -1,16 +1,13 @@
-"""Makes the helpers of this directory importable, gives tests free ports, and asks Ansible while they run."""
+"""Gives tests free ports, and asks Ansible while they run."""
 
 import os
 import socket
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 def _is_free(port: int) -> bool:
@@ -62,7 +59,7 @@ def runs(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], Any]]
     if not any(item.path.name == BACKGROUND for item in request.session.items):
         yield {}
         return
-    from ansible_runs import asked  # noqa: PLC0415 -- importable once this file was run
+    from support.ansible_runs import asked  # noqa: PLC0415 -- it takes Ansible, which not every run needs
 
     with asked() as found:
         yield found

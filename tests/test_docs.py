@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from eyewall_support import REPOSITORY, ROLE_NAMES, load_python, options_of, plugin
+from support import REPOSITORY
+from support.product import ROLE_NAMES, load_python, options_of, plugin
 
 WRITTEN = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/variables.md", "docs/host-layout.md"]
 DOCUMENTS = sorted({*WRITTEN, *(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").glob("*.md"))})

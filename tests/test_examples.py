@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tomllib
@@ -16,9 +15,11 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from build_support import TARGET
-from eyewall_support import REPOSITORY, ROLE_NAMES, load_module, load_yaml, options_of
 from packaging.utils import canonicalize_name
+from support import REPOSITORY
+from support.building import TARGET
+from support.net import free_port
+from support.product import ROLE_NAMES, load_module, load_yaml, options_of
 from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import websocket_connect
 
@@ -116,12 +117,6 @@ def test_bokeh_is_told_every_name_of_the_site() -> None:
 
 
 # ---- The chat, which needs nothing but Tornado ----
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Process:

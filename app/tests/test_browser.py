@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from board_support import PASSWORD, PASSWORD_HASH, SECRET
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
+from support.board import PASSWORD, PASSWORD_HASH, SECRET
+from support.net import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -41,11 +42,6 @@ def program(name: str) -> str:
             pytrace=False,
         )
     return path
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Server:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from board import live
-from board_support import BoardTestCase, eventually
+from support.board import BoardTestCase
+from support.waiting import until_async
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.testing import gen_test
 from tornado.websocket import WebSocketClientConnection, websocket_connect
@@ -93,7 +94,7 @@ class LiveTest(BoardTestCase):
         await self.read(connection)
         assert handlers[0]._ticker.is_running()
         connection.close()
-        await eventually(lambda: not handlers[0]._ticker.is_running())
+        await until_async(lambda: not handlers[0]._ticker.is_running())
 
     @gen_test
     async def test_a_close_from_whatever_runs_the_board_arrives(self) -> None:

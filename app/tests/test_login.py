@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 import pytest
 from board import passwords
 from board.pages import local_path
-from board_support import PASSWORD, SECRET, BoardTestCase, eventually
+from support.board import PASSWORD, SECRET, BoardTestCase
+from support.waiting import until_async
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port, gen_test
@@ -157,7 +158,7 @@ class LoginTest(BoardTestCase):
             urlencode({"_xsrf": token, "password": "guess"}),
         )
         guesses = [client.fetch(request, raise_error=False) for _ in range(40)]
-        await eventually(lambda: sum(guess.done() for guess in guesses) == 24)
+        await until_async(lambda: sum(guess.done() for guess in guesses) == 24)
         go_on.set()
         codes = [(await guess).code for guess in guesses]
         client.close()

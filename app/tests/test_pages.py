@@ -7,7 +7,7 @@ from typing import ClassVar
 from unittest import mock
 
 from board import base, pages
-from board_support import BoardTestCase
+from support.board import BoardTestCase
 
 STATIC = os.path.join(os.path.dirname(base.__file__), "static")  # noqa: PTH118, PTH120
 

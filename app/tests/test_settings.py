@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from board import make_app
 from board.settings import Settings
-from board_support import PASSWORD_HASH, SECRET
+from support.board import PASSWORD_HASH, SECRET
 
 
 def read(tmp_path: Path, **values: str) -> Settings:

@@ -12,7 +12,8 @@ from urllib.parse import quote
 import pytest
 from board import store, uploads
 from board.store import Store, Upload, safe_name
-from board_support import BoardTestCase, eventually
+from support.board import BoardTestCase
+from support.waiting import until_async
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.testing import gen_test
 from tornado.web import create_signed_value
@@ -237,11 +238,11 @@ class UploadTest(UploadCase):
         writer.write(f"PUT /upload?name=half.bin HTTP/1.1\r\n{lines}\r\n".encode())
         writer.write(b"x" * 3 * MB)
         await writer.drain()
-        await eventually(lambda: any(path.stat().st_size >= 2 * MB for path in self.data.iterdir()))
+        await until_async(lambda: any(path.stat().st_size >= 2 * MB for path in self.data.iterdir()))
         assert all(name.startswith(".") for name in self.on_disk())
         writer.close()
         await writer.wait_closed()
-        await eventually(lambda: not self.on_disk())
+        await until_async(lambda: not self.on_disk())
 
 
 class LimitTest(UploadCase):

@@ -5,11 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-TESTS = Path(__file__).parent
-sys.path[:0] = [str(TESTS), str(TESTS.parent / "src")]
-
-from eyewall_harness import Eyewall  # noqa: E402 - found through the line above
+from support.runner import Eyewall
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvloop
+from eyewall import watchdog as product
 from eyewall.watchdog import Watchdog, dump_stacks_on_demand
 
 AT_ONCE = 8
@@ -81,7 +82,7 @@ def threads() -> None:
     generate()
 
 
-# Both hold the GIL.
+HOLD_THE_GIL = ("backtrack", "add")
 
 
 def backtrack() -> None:
@@ -116,6 +117,8 @@ kept: list[asyncio.Task[None]] = []
 
 
 async def block(way: str, seconds: float) -> None:
+    if way in HOLD_THE_GIL:
+        product.LAST_RESORT = 2.0  # of the 10 s nothing but the wait is different
     watchdog = Watchdog(seconds)
     watchdog.start()
     await asyncio.sleep(0.05)

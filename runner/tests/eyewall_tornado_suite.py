@@ -48,7 +48,7 @@ def main() -> None:
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if loop == "uvloop":
-        import uvloop  # noqa: PLC0415
+        import uvloop  # noqa: PLC0415 -- the guide has asyncio's own loop
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     if server != "bare":

@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 from eyewall.admin import Status
 from eyewall.server import HEAD
-from eyewall_harness import Eyewall, WebSocket, ask_admin, command, environment, free_port, until
 from prometheus_client.parser import text_string_to_metric_families
+from support.net import free_port
+from support.proc import is_alive
+from support.runner import PARENT, Eyewall, WebSocket, ask_admin, command, environment
+from support.waiting import until
 
 Start = Callable[..., Eyewall]
 SAMPLE = "eyewall_sample:make_app"
@@ -177,22 +180,6 @@ def test_a_successor_that_cannot_load_disturbs_nobody(start: Start) -> None:
     assert old.status()["pid"] == old.process.pid
 
 
-PARENT = """
-import subprocess, sys
-child = subprocess.Popen(sys.argv[1:], stderr=open("orphan.log", "wb"))
-print(child.pid, flush=True)
-child.wait()
-"""
-
-
-def alive(pid: int) -> bool:
-    try:
-        # A zombie (nobody may reap it in this container) has ended as well.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.parametrize("options", [[], ["--wsgi"]])
 def test_an_orphan_serves_until_its_successor_is_there(start: Start, tmp_path: Path, options: list[str]) -> None:
     port = free_port()
@@ -216,14 +203,14 @@ def test_an_orphan_serves_until_its_successor_is_there(start: Start, tmp_path: P
         time.sleep(3)
         assert json.loads(ask_admin(admin, "/ready")[1])["pid"] == orphan
         successor = start(SAMPLE, port=port).ready()
-        until(lambda: not alive(orphan), "the orphan's end")
+        until(lambda: not is_alive(orphan), "the orphan's end")
         log = (tmp_path / "orphan.log").read_text()
         assert "drain starts (orphaned, and a successor is here)" in log
         assert "connections cut" not in log
         assert successor.get()["pid"] == successor.process.pid
         assert successor.status()["pid"] == successor.process.pid
     finally:
-        if alive(orphan):
+        if is_alive(orphan):
             os.kill(orphan, signal.SIGKILL)
 
 

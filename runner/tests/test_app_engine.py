@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from eyewall_harness import PATIENCE, free_port, until
+from support.net import free_port
+from support.runner import PATIENCE
+from support.waiting import until
 
 RUNNER = Path(__file__).parents[1]
 EXAMPLE = RUNNER.parent / "examples" / "app-engine"

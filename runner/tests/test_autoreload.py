@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eyewall_harness import Eyewall, under_autoreload, until
+from support.runner import Eyewall, under_autoreload
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from eyewall.bodies import WINDOW, Body, declared
-from eyewall_harness import TESTS, Eyewall, receive_answer, until
+from support.runner import TESTS, Eyewall, receive_answer
+from support.waiting import until
 
 Start = Callable[..., Eyewall]
 SAMPLE = "eyewall_sample:make_app"

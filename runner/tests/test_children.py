@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import eyewall_harness
 import pytest
-from eyewall_harness import TESTS, Eyewall, Posters, WebSocket, ask_admin, command, environment, free_port, until
-from test_admin import PARENT, alive
-from test_start import refused
+import support.runner
+from support.net import free_port
+from support.proc import is_alive
+from support.runner import PARENT, TESTS, Eyewall, Posters, WebSocket, ask_admin, command, environment, refused
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
 def labels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run every process as supervisord does: with a name in its environment, first of a group."""
     own = environment() | {"SUPERVISOR_GROUP_NAME": f"board-{os.getpid()}", "SUPERVISOR_PROCESS_NAME": "8000"}
-    monkeypatch.setattr(eyewall_harness, "environment", lambda: own)
+    monkeypatch.setattr(support.runner, "environment", lambda: own)
     yield
     while STARTED:  # what a test left that failed
         pid, command = STARTED.popitem()
@@ -68,7 +69,7 @@ def begin(server: Eyewall, *kinds: str) -> dict[str, int]:
 
 
 def gone(pids: dict[str, int]) -> None:
-    until(lambda: not any(map(alive, pids.values())), f"the end of {pids}")
+    until(lambda: not any(map(is_alive, pids.values())), f"the end of {pids}")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -162,7 +163,7 @@ def test_a_handover_with_children_loses_nothing(start: Start, way: str) -> None:
     started = begin(old, *KINDS[:3])
     with Posters(old.port) as posters:
         until(lambda: len(posters.answered) > 50)
-        eyewall_harness.environment()["SUPERVISOR_GROUP_NAME"] += "-new"
+        support.runner.environment()["SUPERVISOR_GROUP_NAME"] += "-new"
         new = run(start, way, port=old.port)
         old.send(signal.SIGTERM)
         assert old.wait() == 0, old.log
@@ -178,7 +179,7 @@ def test_an_orphan_and_what_it_started_stay_until_its_successor_is_there(start: 
     admin = tmp_path / f"{port}.sock"
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, *command("--port", str(port), "--admin", str(admin), SAMPLE)],
-        env=eyewall_harness.environment(),
+        env=support.runner.environment(),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
@@ -198,9 +199,10 @@ def test_an_orphan_and_what_it_started_stay_until_its_successor_is_there(start: 
             successor = start(SAMPLE, port=port)
             successor.logged("serving")
             assert (
-                all(map(alive, [orphan, *started.values()])) or "drain starts" in (tmp_path / "orphan.log").read_text()
+                all(map(is_alive, [orphan, *started.values()]))
+                or "drain starts" in (tmp_path / "orphan.log").read_text()
             )
-            until(lambda: not alive(orphan), "the orphan's end")
+            until(lambda: not is_alive(orphan), "the orphan's end")
             enough = len(posters.answered) + 20
             until(lambda: len(posters.answered) > enough)
         assert posters.lost == []
@@ -208,7 +210,7 @@ def test_an_orphan_and_what_it_started_stay_until_its_successor_is_there(start: 
         assert "was killed" not in successor.log
         assert json.loads(ask_admin(admin, "/ready")[1])["pid"] == successor.process.pid
     finally:
-        if alive(orphan):
+        if is_alive(orphan):
             os.kill(orphan, signal.SIGKILL)
 
 
@@ -221,7 +223,7 @@ def test_survivors(start: Start) -> None:
     assert server.wait() == 0
     gone(started)
     successor = start(SAMPLE, "--survivor", "sleep 1000", port=server.port).ready()
-    assert alive(survivor)
+    assert is_alive(survivor)
     os.kill(survivor, signal.SIGTERM)
     assert "killed" not in successor.log
 

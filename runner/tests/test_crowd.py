@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from eyewall.crowd import FEW, SLICE
-from eyewall_harness import PATIENCE, Eyewall, WebSocket, receive_answer, until
+from support.runner import PATIENCE, Eyewall, WebSocket, receive_answer
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 

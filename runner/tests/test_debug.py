@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from eyewall.arguments import DEBUG
 from eyewall.cli import main
-from eyewall_harness import Eyewall, free_port
+from support.net import free_port
+from support.runner import Eyewall
 
 Start = Callable[..., Eyewall]
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from eyewall_harness import POST, Eyewall, Posters, WebSocket, ask_admin, receive_answer, stop_with_a_full_queue, until
+from support.runner import POST, Eyewall, Posters, WebSocket, ask_admin, receive_answer, stop_with_a_full_queue
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 

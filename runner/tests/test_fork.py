@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eyewall_harness import TESTS, Eyewall, Posters, WebSocket, ask_admin, command, environment, free_port, until
-from test_admin import PARENT, alive
-from test_start import refused
+from support.net import free_port
+from support.proc import is_alive
+from support.runner import PARENT, TESTS, Eyewall, Posters, WebSocket, ask_admin, command, environment, refused
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +55,7 @@ def test_a_handover_loses_nothing(start: Start, way: dict[str, Any]) -> None:
     assert posters.lost == []
     assert set(posters.answered) == {*olds, *news}
     assert set(posters.answered[-20:]) <= set(news)
-    assert not any(alive(pid) for pid in olds)
+    assert not any(is_alive(pid) for pid in olds)
     assert new.status()["pid"] == new.process.pid
     assert "Traceback" not in old.log
 
@@ -112,7 +113,7 @@ def test_no_child_outlives_its_parent(start: Start) -> None:
     children = pids(server)
     server.send(signal.SIGKILL)
     server.wait()
-    until(lambda: not any(alive(pid) for pid in children))
+    until(lambda: not any(is_alive(pid) for pid in children))
     assert server.log.count("drain starts (the group stops)") == 2
 
 
@@ -141,9 +142,9 @@ def test_an_orphaned_group_serves_until_its_successor_is_there(start: Start, tmp
         time.sleep(1.5)
         assert json.loads(ask_admin(admin, "/ready")[1])["pid"] == orphan
         run(start, WAYS[0], port=port)
-        until(lambda: not alive(orphan), "the orphan's end")
+        until(lambda: not is_alive(orphan), "the orphan's end")
     finally:
-        if alive(orphan):
+        if is_alive(orphan):
             os.kill(orphan, signal.SIGKILL)
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from eyewall_harness import environment
+from support.runner import environment
 
 pytestmark = pytest.mark.slow
 

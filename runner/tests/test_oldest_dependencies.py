@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from eyewall_harness import TESTS
+from support import REPOSITORY
+from support.runner import TESTS
 
-REPOSITORY = TESTS.parents[1]
 # Whatever is beneath Tornado's public interface, and a process as a whole
 FILES = ("test_head.py", "test_connection.py", "test_packed.py", "test_tornado_suite.py", "test_drain.py")
 

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from eyewall_harness import (
+from eyewall_sample import make_app
+from support.net import free_port
+from support.proc import cpu_seconds
+from support.runner import (
     POST,
     Eyewall,
     ask_admin,
     command,
     environment,
-    free_port,
     receive_answer,
-    until,
 )
-from eyewall_sample import make_app
+from support.waiting import until
 from tornado.web import Application, RequestHandler
 
 pytestmark = pytest.mark.slow
@@ -69,11 +70,6 @@ def make_hungry_app() -> Application:
 
 def limited(*arguments: str, limit: int = LIMIT) -> list[str]:
     return ["prlimit", f"--nofile={limit}", "--", *command(*arguments)]
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 def cpu_share(pid: int, seconds: float = 1.0) -> float:

@@ -12,16 +12,14 @@ from typing import Any
 
 import pytest
 from eyewall import server
-from eyewall.bodies import Limits
 from eyewall.head import knows_headers
 from eyewall.packed import PackedHeaders, pack
-from eyewall.server import Server
+from support.served import served
+from support.waiting import until_async
 from tornado.httputil import HTTPHeaders
-from tornado.netutil import bind_sockets
-from tornado.web import Application
 from tornado.websocket import WebSocketHandler, websocket_connect
 
-pytestmark = pytest.mark.skipif(not knows_headers, reason="headers of this Tornado are not packed")
+packs = pytest.mark.skipif(not knows_headers, reason="headers of this Tornado are not packed")
 
 TEXT = 'Host: x\r\nX-One: a, b: c;"d"\r\nCookie: seen=1; theme=dark\r\nX-Two: \xe9\r\nX-Two: second\r\nX-Empty: \r\n'
 
@@ -34,6 +32,7 @@ def headers() -> HTTPHeaders:
     return made
 
 
+@packs
 @pytest.mark.parametrize(
     "ask",
     [
@@ -64,6 +63,7 @@ def test_whatever_is_asked_of_them(headers: HTTPHeaders, ask: Callable[[HTTPHead
     assert type(headers) is HTTPHeaders
 
 
+@packs
 def test_they_can_be_changed(headers: HTTPHeaders) -> None:
     headers.add("X-Two", "third")
     del headers["Cookie"]
@@ -73,12 +73,14 @@ def test_they_can_be_changed(headers: HTTPHeaders) -> None:
     assert headers.get_list("X-Two") == ["\xe9", "second", "third"]
 
 
+@packs
 def test_what_they_do_not_have_they_do_not_get(headers: HTTPHeaders) -> None:
     with pytest.raises(AttributeError):
         headers.nothing  # type: ignore[attr-defined] # noqa: B018
     assert headers["Host"] == "x"
 
 
+@packs
 def test_what_an_application_put_in_is_not_looked_at_again() -> None:
     headers = HTTPHeaders.parse(TEXT)
     headers["X-User"] = "\u0141ukasz"
@@ -89,6 +91,7 @@ def test_what_an_application_put_in_is_not_looked_at_again() -> None:
     assert (headers["X-User"], headers["X User"]) == ("\u0141ukasz", "no token")
 
 
+@packs
 def test_a_name_that_would_be_read_otherwise_stays() -> None:
     headers = HTTPHeaders.parse(TEXT)
     headers._as_list["A:b"] = ["c"]
@@ -96,6 +99,7 @@ def test_a_name_that_would_be_read_otherwise_stays() -> None:
     assert type(headers) is HTTPHeaders
 
 
+@packs
 def test_threads_read_them_at_the_same_time() -> None:
     begin = threading.Barrier(3)
 
@@ -110,6 +114,7 @@ def test_threads_read_them_at_the_same_time() -> None:
             assert {one.result() for one in [pool.submit(read) for _ in range(3)]} == {'a, b: c;"d"'}
 
 
+@packs
 @pytest.mark.parametrize("text", ["", "X-One: a\tb\r\n", "X-One: \xa0\r\n"], ids=ascii)
 def test_what_would_not_be_the_same_again_stays(text: str) -> None:
     headers = HTTPHeaders.parse(text)
@@ -133,26 +138,20 @@ def test_a_websocket_has_its_headers_later_too(monkeypatch: pytest.MonkeyPatch) 
             )
 
     async def talk() -> None:
-        one = Server(Application([("/", Talk)]), limits=Limits(0, 0))
-        (listener,) = bind_sockets(0, "127.0.0.1")
-        one.add_sockets([listener])
-        port = listener.getsockname()[1]
-        client = await websocket_connect(f"ws://127.0.0.1:{port}/")
-        while type(kept[0].request.headers) is HTTPHeaders:  # noqa: ASYNC110 - nothing signals it
-            await asyncio.sleep(0.01)
-        connection = kept[0].request.connection
-        assert connection.context.remote_ip == "127.0.0.1"
-        assert connection.stream is None
-        gc.collect()
-        assert beneath[0]() is None, "what was beneath it is not kept"
-        connection.context.note = "an application's own"
-        kept[0].add_header("X-Late", "1")
-        for _ in range(2):
-            await client.write_message("hello")
-            assert await client.read_message() == f"hello 13 127.0.0.1:{port}"
-        client.close()
-        one.stop()
-        await one.close_all_connections()
+        async with served([("/", Talk)]) as (_, port):
+            client = await websocket_connect(f"ws://127.0.0.1:{port}/")
+            await until_async(lambda: kept)
+            await until_async(lambda: gc.collect() >= 0 and beneath[0]() is None)  # what was beneath it is not kept
+            assert type(kept[0].request.headers) is (PackedHeaders if knows_headers else HTTPHeaders)
+            connection = kept[0].request.connection
+            assert connection.context.remote_ip == "127.0.0.1"
+            assert connection.stream is None
+            connection.context.note = "an application's own"
+            kept[0].add_header("X-Late", "1")
+            for _ in range(2):
+                await client.write_message("hello")
+                assert await client.read_message() == f"hello 13 127.0.0.1:{port}"
+            client.close()
 
     monkeypatch.setattr(server, "SETTLE_SECONDS", 0.05)
     asyncio.run(asyncio.wait_for(talk(), 20))

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from eyewall_harness import TESTS, Eyewall, Posters, UnixConnection, WebSocket, free_port, receive_answer, until
-from test_start import refused, sentence
+from support.net import UnixConnection, free_port
+from support.runner import TESTS, Eyewall, Posters, WebSocket, receive_answer, refused, sentence
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 

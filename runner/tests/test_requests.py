@@ -6,7 +6,7 @@ import pytest
 from eyewall.counters import Counters
 from eyewall.proxy_headers import ProxyHeaders
 from eyewall.server import Server
-from eyewall_harness import Eyewall, receive_answer
+from support.runner import Eyewall, receive_answer
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
 from tornado.web import Application

@@ -10,34 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from eyewall_harness import Eyewall, command, environment, free_port
+from support.net import free_port
+from support.runner import Eyewall, refused, sentence
 
 Start = Callable[..., Eyewall]
 SAMPLE = "eyewall_sample:make_app"
-
-
-def refused(*arguments: str, directory: Path | None = None) -> str:
-    """Run the command, which must exit with 2; return what it wrote to stderr."""
-    result = subprocess.run(
-        command(*arguments),
-        check=False,
-        env=environment(),
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
-    assert result.returncode == 2, result
-    assert result.stdout == ""
-    return result.stderr
-
-
-def sentence(*arguments: str, directory: Path | None = None) -> str:
-    """As `refused`, for what must say one line and no more."""
-    text = refused(*arguments, directory=directory)
-    assert text.startswith("eyewall: ")
-    assert text.count("\n") == 1, text
-    return text
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,16 @@
 """Connections: what comes early, clients that leave, and those that say nothing."""
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 from eyewall.stream import Stream
-from eyewall_harness import TESTS, Eyewall, WebSocket, receive_answer, until
+from support.proc import cpu_seconds
+from support.runner import TESTS, Eyewall, WebSocket, receive_answer
+from support.waiting import until
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
@@ -20,12 +20,6 @@ Start = Callable[..., Eyewall]
 PROGRAM = str(TESTS / "eyewall_program.py")
 SLOW = b"GET /slow?seconds=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 QUICK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def cpu_seconds(server: Eyewall) -> float:
-    """User and system time of a process so far (proc(5): utime, stime)."""
-    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def read_answer(answers: BinaryIO) -> None:
@@ -55,9 +49,9 @@ def test_a_request_that_comes_early_costs_nothing_while_it_waits(start: Start, l
         connection.sendall(SLOW)
         server.logged("slow begins")
         connection.sendall(QUICK)
-        before = cpu_seconds(server)
+        before = cpu_seconds(server.process.pid)
         read_answer(answers)
-        assert cpu_seconds(server) - before < 0.3  # a loop that turns for nothing takes the whole second
+        assert cpu_seconds(server.process.pid) - before < 0.3  # a loop that turns for nothing takes the whole second
         read_answer(answers)
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import tornado
-from eyewall_harness import TESTS, environment
+from support.runner import TESTS, environment
 
 pytestmark = pytest.mark.slow
 

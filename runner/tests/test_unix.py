@@ -7,14 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from eyewall_harness import (
-    PATIENCE,
+from support.net import UnixConnection, connect_unix, free_port
+from support.runner import (
     POST,
     Eyewall,
-    UnixConnection,
     WebSocket,
     ask_admin,
-    free_port,
     receive_answer,
     stop_with_a_full_queue,
 )
@@ -33,17 +31,6 @@ def path(tmp_path: Path) -> Path:
 def off_air(start: Start, path: Path) -> Start:
     """Start a process that listens on `path`; takes more options."""
     return lambda *options, port=0: start(SAMPLE, "--address", f"unix:{path}", *options, port=port)
-
-
-def connect(path: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(PATIENCE)
-    try:
-        connection.connect(str(path))
-    except OSError:
-        connection.close()
-        raise
-    return connection
 
 
 def get(path: Path, what: str = "/", headers: dict[str, str] | None = None) -> dict[str, object]:
@@ -92,10 +79,10 @@ def test_a_peer_is_believed_only_if_listed(
 
 def test_a_drain_loses_nothing_and_leaves_nothing(off_air: Start, path: Path) -> None:
     server = off_air().ready()
-    websocket = WebSocket(server, connection=connect(path)).handshake()
+    websocket = WebSocket(server, connection=connect_unix(path)).handshake()
     websocket.echo(b"hello")
     assert server.status()["websockets"] == 1
-    stop_with_a_full_queue(server, lambda: connect(path))
+    stop_with_a_full_queue(server, lambda: connect_unix(path))
     assert websocket.wait_for_close() == (1012, "service restart")
     assert server.wait() == 0
     assert list(path.parent.glob("*.sock")) == []
@@ -104,13 +91,13 @@ def test_a_drain_loses_nothing_and_leaves_nothing(off_air: Start, path: Path) ->
 
 def test_a_drain_refuses_new_connections(off_air: Start, path: Path) -> None:
     server = off_air().ready()
-    with connect(path) as idle:
+    with connect_unix(path) as idle:
         idle.sendall(POST)
         receive_answer(idle)
         server.terminate()
         assert ask_admin(server.admin, "/ready")[0] == 503
         with pytest.raises(ConnectionRefusedError):
-            connect(path)
+            connect_unix(path)
         idle.sendall(POST)
         assert "Connection: close" in receive_answer(idle)[0]
 

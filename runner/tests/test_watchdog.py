@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import eyewall_blocked
 import pytest
-from eyewall_harness import Eyewall, environment
+from support.runner import Eyewall, environment
 
 Start = Callable[..., Eyewall]
 SAMPLE = "eyewall_sample:make_app"
@@ -38,14 +38,16 @@ def test_a_blocked_loop_dies_and_leaves_its_stack(start: Start) -> None:
     assert "in get" in server.log
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_hundred_times_in_a_row_the_stack_is_whole(loop: str) -> None:
+@pytest.mark.parametrize(
+    ("loop", "times"), [("uvloop", 1), *(pytest.param(loop, 15, marks=pytest.mark.slow) for loop in LOOPS)]
+)
+def test_every_time_the_stack_is_whole(loop: str, times: int) -> None:
     """However deep and busy it is: from the outermost frame to the one that names the reason, and status 1, never SIGSEGV.
 
     faulthandler's timer, which was the watchdog before, had a stack of one frame here, or of 100, or crashed.
     """
     ways = ("sleep", "receive", "recurse", "generate", "deep", "deep_and_busy", "threads")
-    for way, status, text in blocked(0.5, 15, loop, *ways):
+    for way, status, text in blocked(0.5, times, loop, *ways):
         assert (status, text.count("Timeout (")) == (1, 1), (way, text)
         stack = text.rpartition("(most recent call last)")[2]  # the loop's is the last
         assert "in <module>\n" in stack, (way, text)
@@ -68,7 +70,7 @@ def test_of_an_endless_stack_both_ends_are_shown() -> None:
 
 def test_c_code_that_holds_the_gil() -> None:
     """No thread of Python's has its turn then; the last resort needs none."""
-    for way, status, text in blocked(0.5, 2, "uvloop", "backtrack", "add"):
+    for way, status, text in blocked(0.5, 1, "uvloop", *eyewall_blocked.HOLD_THE_GIL):
         assert status == 1, (way, text)
         assert f"in {way}\n" in text, (way, text)
 

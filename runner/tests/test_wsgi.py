@@ -21,7 +21,9 @@ import eyewall_wsgi_sample
 import pytest
 from eyewall.errors import Refusal
 from eyewall.wsgi import WSGIApplication, make
-from eyewall_harness import PATIENCE, WebSocket, environment, free_port, until
+from support.net import free_port
+from support.runner import PATIENCE, WebSocket, environment
+from support.waiting import until
 
 HUGE = 100 * 1024 * 1024
 

@@ -11,17 +11,16 @@ from pathlib import Path
 
 import pytest
 from eyewall.cli import main
-from eyewall_harness import (
+from support.net import UnixConnection, free_port
+from support.runner import (
     Eyewall,
     Posters,
-    UnixConnection,
     ask_admin,
     command,
     environment,
-    free_port,
     receive_answer,
-    until,
 )
+from support.waiting import until
 
 Start = Callable[..., Eyewall]
 SAMPLE = "eyewall_sample:make_app"

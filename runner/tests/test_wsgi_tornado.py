@@ -17,10 +17,10 @@ from unittest import mock
 
 import pytest
 from eyewall import wsgi
-from eyewall_harness import PATIENCE
 from gunicorn.config import Config
 from gunicorn.http import RequestParser
 from gunicorn.http.wsgi import create
+from support.runner import PATIENCE
 from tornado.httputil import HTTPOutputError
 from tornado.test import auth_test, web_test
 from tornado.testing import AsyncHTTPTestCase

@@ -1,6 +1,7 @@
 """The hosts of the scenario, and clients that ask them as a user's browser would: through nginx, from outside."""
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -11,14 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
-from pathlib import Path
 from typing import Any
 
 import pytest
 import testinfra
 import yaml
+from support import REPOSITORY
+from support.waiting import until
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 INVENTORY = REPOSITORY / "molecule" / "inventory" / "default.yml"
 PASSWORD = "molecule"  # of molecule/inventory/group_vars/app/vault.yml
 
@@ -172,26 +173,10 @@ class Site:
         )
 
 
-def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """The first true value of a condition; fails with its last value or error when none came in time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            value: Any = condition()
-        except (OSError, AssertionError, http.client.HTTPException) as error:
-            value = None
-            last: Any = error
-        else:
-            last = value
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {last!r}"
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="session", name="until")
 def until_fixture() -> Callable[..., Any]:
-    return until
+    """Wait for what a host says, also where it does not answer yet."""
+    return functools.partial(until, despite=(OSError, AssertionError, http.client.HTTPException))
 
 
 @pytest.fixture(scope="session", name="open_files_limit")

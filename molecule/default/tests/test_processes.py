@@ -72,7 +72,7 @@ def test_a_process_that_is_killed_comes_back(site, traffic, until):
     with traffic() as seen:
         until(lambda: seen.answers[victim["pid"]] > 50)
         site.sh("kill -KILL %s", victim["pid"])
-        successor = until(lambda: next((p for p in site.processes() if p["port"] == victim["port"]), None), 20)
+        successor = until(lambda: next((p for p in site.processes() if p["port"] == victim["port"]), None), seconds=20)
         until(lambda: seen.answers[successor["pid"]] > 50)
     assert successor["pid"] != victim["pid"]
     assert {p["pid"] for p in others} <= {p["pid"] for p in site.processes()}, "the others were not touched"

@@ -1,11 +1,6 @@
 """The sandbox, in force: what the kernel says of each process. What takes a mount namespace is asked in molecule/machine."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
-
-from sandbox_support import MOST, assert_sandboxed, services
+from support.sandbox import MOST, assert_sandboxed, services
 
 
 def test_supervisord_and_nginx_are_in_a_sandbox_and_what_users_reach_can_do_nothing(site):

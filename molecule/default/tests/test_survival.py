@@ -21,10 +21,10 @@ def test_another_supervisord_loses_nothing(site, traffic, until, command):
     with traffic() as seen:
         until(lambda: before <= set(seen.answers))
         site.sh(command)
-        until(lambda: {process["pid"] for process in site.processes()}.isdisjoint(before), 60)
+        until(lambda: {process["pid"] for process in site.processes()}.isdisjoint(before), seconds=60)
         after = {process["pid"] for process in site.processes()}
         until(lambda: after <= set(seen.answers))
-        until(lambda: before.isdisjoint(process.pid for process in site.host.process.filter(user="board")), 60)
+        until(lambda: before.isdisjoint(process.pid for process in site.host.process.filter(user="board")), seconds=60)
     assert not seen.lost
     assert not seen.resent
     assert len(after) == len(before)
@@ -81,8 +81,8 @@ def test_a_reboot_brings_everything_back(site, until):
     site.sh("sed s/%s/board-unfinished/ /opt/board/current/supervisor.conf >%s", generation, unfinished)
     subprocess.run(["podman", "restart", "--time", "100", site.container], check=True, capture_output=True)
     try:
-        until(lambda: site.get("/whoami").status == 200, 60)
-        processes = until(site.processes, 30)
+        until(lambda: site.get("/whoami").status == 200, seconds=60)
+        processes = until(site.processes, seconds=30)
         assert site.generation == generation
         assert {process["state"] for process in processes} == {"ready"}
         assert not before.items() & {process["pid"]: process["started"] for process in processes}.items()

@@ -1,18 +1,14 @@
 """The fleet of this scenario, under traffic, and what every fault has to leave behind: nothing."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
-
-from fleet_support import Fleet, Run, Standing, ask, until
 from proof import Request, Traffic
+from support.fleet import Fleet, Run, Standing, ask
+from support.waiting import until
 
 RATE = 100.0  # quick requests per second: enough for each moment, and the machine still deploys
 # What a process that dies takes along, if it is inside: what must not be sent twice, and what was half answered.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fleet_support import REPOSITORY
+from support import REPOSITORY
 
 
 def written(file: str, old: str, new: str) -> Callable[[Path], None]:

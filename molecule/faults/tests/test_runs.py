@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from fleet_support import Run
+from support.fleet import Run
 
 HANDOVER = r"^TASK \[.*handover \| Replace the processes"
 FIRST_HOST = r"^(ok|changed): \[app1\]"

@@ -2,7 +2,8 @@
 
 import subprocess
 
-from fleet_support import ask, until
+from support.fleet import ask
+from support.waiting import until
 
 # On a host, at the processes themselves: nginx keeps connections. The kernel spreads new ones over whoever listens.
 ASK = """

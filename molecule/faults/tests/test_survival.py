@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fleet_support import ask, until
+from support.fleet import ask
+from support.waiting import until
 
 HANDOVER = "handover | Replace the processes, port by port"
 

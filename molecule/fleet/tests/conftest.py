@@ -7,7 +7,6 @@ playbook said, and what became of the traffic, for a deploy takes half a minute.
 import json
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,13 +15,10 @@ from typing import Any
 
 import pytest
 import websocket
-
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[2] / "tests")]
-
-from fleet_steps import Middle, Step, assets, get, look  # noqa: E402 -- its place was just put on the path
-from fleet_support import Fleet, Run, until  # noqa: E402 -- the same
-from proof import Traffic  # noqa: E402 -- the same
+from proof import Traffic
+from support.fleet import Fleet, Run
+from support.fleet_steps import Middle, Step, assets, get, look
+from support.waiting import until
 
 RATE = 100.0  # quick requests per second through all doors: the machine has to deploy, too
 PAUSE = 1.0  # traffic before and after

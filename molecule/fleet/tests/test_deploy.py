@@ -7,8 +7,8 @@ import struct
 from typing import Any
 
 import websocket
-from fleet_steps import Look, Step
-from fleet_support import Fleet, Run
+from support.fleet import Fleet, Run
+from support.fleet_steps import Look, Step
 
 KINDS = (
     *("GET kept", "GET new", "POST kept", "POST new", "GET slow", "POST slow", "upload", "download", "page", "asset"),

@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
-from fleet_steps import Step
-from fleet_support import Fleet, until
+from support.fleet import Fleet
+from support.fleet_steps import Step
+from support.waiting import until
 
 DATABASE = 3306
 TABLE = "nft -s list table inet eyewall"

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import websocket
-from fleet_steps import Step, look
-from fleet_support import Fleet, ask, until
 from proof import Traffic
-from sandbox_support import assert_sandboxed, services
+from support.fleet import Fleet, ask
+from support.fleet_steps import Step, look
+from support.sandbox import assert_sandboxed, services
+from support.waiting import until
 
 # Asks /echo of a host's front door from within another host: what is written there is what a stranger may write.
 ASK = """

@@ -1,7 +1,7 @@
 """Tasks of the site's own, and the migration: when they run, where, as whom; and what a failure leaves."""
 
-from fleet_steps import Step
-from fleet_support import Fleet
+from support.fleet import Fleet
+from support.fleet_steps import Step
 
 
 def notes(fleet: Fleet, host: str) -> dict[str, tuple[float, str]]:

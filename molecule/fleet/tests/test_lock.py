@@ -6,8 +6,8 @@ import socket
 import time
 from typing import Any
 
-from fleet_steps import Middle, Step
-from fleet_support import Fleet, Run
+from support.fleet import Fleet, Run
+from support.fleet_steps import Middle, Step
 
 ME = re.escape(f"{getpass.getuser()}@{socket.gethostname()}")
 

@@ -3,9 +3,9 @@
 import time
 
 import pytest
-from fleet_steps import Step
-from fleet_support import Fleet, Run
 from proof import Report, Traffic
+from support.fleet import Fleet, Run
+from support.fleet_steps import Step
 
 
 @pytest.fixture(scope="module")

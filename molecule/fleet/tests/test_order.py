@@ -1,7 +1,7 @@
 """Hosts change one batch after the other."""
 
-from fleet_steps import Middle, Step
-from fleet_support import Fleet
+from support.fleet import Fleet
+from support.fleet_steps import Middle, Step
 
 
 def test_the_first_host_changes_before_the_second(fleet: Fleet, deployed: Step, middle: Middle) -> None:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from fleet_steps import Step
-from fleet_support import Fleet, Run
+from support.fleet import Fleet, Run
+from support.fleet_steps import Step
 
 
 def test_nothing_is_lost(rolled_back: Step) -> None:

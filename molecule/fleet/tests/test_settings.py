@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from fleet_steps import Step
-from fleet_support import Fleet
+from support.fleet import Fleet
+from support.fleet_steps import Step
 
 SECRETS = ("first-secret-of-the-testapp", "second-secret-of-the-testapp")
 

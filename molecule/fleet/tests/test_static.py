@@ -5,8 +5,8 @@ import hashlib
 import re
 
 import pytest
-from fleet_steps import VERSIONED, Answer, Middle, Step, get
-from fleet_support import Fleet
+from support.fleet import Fleet
+from support.fleet_steps import VERSIONED, Answer, Middle, Step, get
 
 
 def test_the_pages_are_of_two_releases(deployed: Step, middle: Middle) -> None:

@@ -1,15 +1,10 @@
 """The host of this scenario, which is no container: it is asked over SSH."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import testinfra
 import yaml
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
-
-from fleet_support import REPOSITORY, Fleet
+from support import REPOSITORY
+from support.fleet import Fleet
 
 KEY = REPOSITORY / ".local" / "ssh" / "id_ed25519"
 OPTIONS = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"

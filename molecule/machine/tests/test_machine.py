@@ -4,9 +4,10 @@ import contextlib
 import time
 
 import pytest
-from fleet_support import Fleet, until
 from proof import Traffic
-from sandbox_support import assert_sandboxed, services
+from support.fleet import Fleet
+from support.sandbox import assert_sandboxed, services
+from support.waiting import until
 
 HOST = "one"
 SERVICES = {"supervisor": "testapp", "nginx": "www-data", "haproxy": "haproxy"}

@@ -1,14 +1,7 @@
 """The host of this scenario."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), *(str(HERE.parents[2] / place) for place in ("tests", "runner/tests"))]
-
-from fleet_support import Fleet  # noqa: E402 -- its place was just put on the path
+from support.fleet import Fleet
 
 
 @pytest.fixture(scope="session")

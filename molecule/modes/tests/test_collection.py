@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import yaml
-from fleet_support import REPOSITORY, Fleet
-from modes_steps import asking
+from support import REPOSITORY
+from support.fleet import Fleet
+from support.modes_steps import asking
 
 SETTINGS = """
 [defaults]

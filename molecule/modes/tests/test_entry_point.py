@@ -16,11 +16,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from entry_point_cases import CASES, MEANT, Difference, request
-from eyewall_ambiguous import AMBIGUOUS, FORGED
-from eyewall_support import render, with_error_pages
-from fleet_support import REPOSITORY, Fleet, until
-from raw_client import Answer, ask
+from support import REPOSITORY
+from support.ambiguous import AMBIGUOUS, FORGED
+from support.entry_point_cases import CASES, MEANT, Difference, request
+from support.fleet import Fleet
+from support.product import render, with_error_pages
+from support.raw_client import Answer, ask
+from support.waiting import until
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin") or "haproxy"  # scripts/system-packages haproxy
 PORTS = {"direct": 8142, "other": 8143, "haproxy": 8144, "statistics": 8145, "alone": 8146}

@@ -6,8 +6,9 @@ First of this scenario. In the end the program is gone, for the examples are to 
 import json
 from typing import Any
 
-from fleet_support import Fleet, Run, until
-from sandbox_support import assert_sandboxed, services
+from support.fleet import Fleet, Run
+from support.sandbox import assert_sandboxed, services
+from support.waiting import until
 
 HOST = "app1"
 # Sites that cannot stand beside ours; nginx itself takes each of them.

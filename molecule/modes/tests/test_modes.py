@@ -7,9 +7,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from fleet_support import Fleet, Run, until
-from modes_steps import asking, example
 from proof import Traffic
+from support.fleet import Fleet, Run
+from support.modes_steps import asking, example
+from support.waiting import until
 
 # What an inventory's vault has for the examples.
 VAULT = {

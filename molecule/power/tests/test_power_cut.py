@@ -12,17 +12,15 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
-
-from disk import Disk
-from fleet_support import REPOSITORY, Fleet, ask, until
+from support import REPOSITORY
+from support.disk import Disk
+from support.fleet import Fleet, ask
+from support.waiting import until
 
 # Files of what is current whose bytes are not those that its wheels have (their RECORD), and manifests that are none.
 DAMAGED = """

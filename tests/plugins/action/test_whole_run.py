@@ -1,0 +1,130 @@
+"""A run that would do nothing, or a part, is refused in a sentence; from any directory, with any configuration of Ansible's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import REPOSITORY
+from support.product import plugin
+
+action = plugin("action", "whole_run")
+OURS = str(REPOSITORY / "ansible.cfg")
+
+
+@pytest.mark.parametrize(
+    ("option", "tags", "refused"),
+    [
+        ("--tags", ["all"], False),
+        ("--tags", ["all", "x"], False),
+        ("--skip-tags", [], False),
+        ("--tags", ["nginx"], True),
+        ("--skip-tags", ["all"], True),
+        ("--skip-tags", ["untagged"], True),
+        ("--skip-tags", ["molecule-notest", "notest"], False),
+    ],
+)
+def test_tags(option: str, tags: list[str], refused: bool) -> None:
+    said = action.mistaken_tags(option, tags)
+    assert bool(said) == refused
+    assert not refused or said.startswith(f"{option}: got {','.join(tags)}; expected none")
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"), [("2.18.6", True), ("2.19.0", False), ("2.20.1rc1", False), ("3.0.0", False)]
+)
+def test_ansibles_version(version: str, refused: bool) -> None:
+    said = action.mistaken_version(version)
+    assert bool(said) == refused
+    assert not refused or said.startswith("ansible-core: got 2.18.6; expected 2.19 or later")
+
+
+def test_a_python_without_what_builds() -> None:
+    assert action.mistaken_python() is None
+    assert action.mistaken_python(("json", "nosuch", "neither")).startswith(
+        f"{sys.executable}: got no nosuch and no neither; expected what `make tools` puts into .venv"
+    )
+
+
+@pytest.mark.parametrize(
+    ("groups", "config", "said"),
+    [
+        ({"app": ["a1"], "all": ["a1"]}, None, None),
+        ({"app": [], "balancers": [], "all": [], "ungrouped": []}, OURS, "got an empty group app; expected"),
+        ({"apps": ["a1"], "balancers": [], "all": ["a1"]}, OURS, "got the groups apps, balancers; expected"),
+        ({"apps": ["a1"], "all": ["a1"]}, OURS, "Did you mean app instead of apps?"),
+        ({"all": ["a1"], "ungrouped": ["a1"]}, OURS, "got hosts without a group (a1); expected"),
+        ({"all": [], "ungrouped": []}, None, f"Ansible read no ansible.cfg, and not that of {REPOSITORY}"),
+        ({"all": [], "ungrouped": []}, "/etc/ansible/ansible.cfg", "Ansible read /etc/ansible/ansible.cfg, and not"),
+    ],
+)
+def test_an_inventory_without_an_application_host(
+    groups: dict[str, list[str]], config: str | None, said: str | None
+) -> None:
+    sentence = action.mistaken_groups(groups, ["inventory/mysite"], config)
+    assert sentence is None if said is None else said in sentence
+    if sentence:
+        assert sentence.startswith("The inventory inventory/mysite: got ")
+        assert ("Name one with -i" in sentence) == (config != OURS)
+
+
+def run(cwd: Path, *words: str, **environment: str) -> tuple[int, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), *words],
+        env={**clean, "ANSIBLE_LOCAL_TEMP": str(cwd / "tmp"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000", **environment},
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """Return a directory that everybody may write to, whose ansible.cfg Ansible does not read."""
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    place.chmod(0o777)
+    (place / "ansible.cfg").write_text("[defaults]\nroles_path = /nowhere\n")
+    (place / "hosts.yml").write_text(
+        "app:\n  hosts:\n    a1: {ansible_connection: local, nginx_prot: 80, tornado_app_name: board}\n"
+    )
+    return place
+
+
+def test_it_runs_from_anywhere(elsewhere: Path) -> None:
+    """Every role and plugin is found; what stops the run is the typo on its only host."""
+    status, said = run(elsewhere, "-i", "hosts.yml", str(REPOSITORY / "site.yml"))
+    assert status == 2, said
+    assert "hosts.yml:3: nginx_prot is not a variable of the role nginx; did you mean nginx_port?" in said
+
+
+@pytest.mark.slow
+def test_it_runs_with_another_configuration(elsewhere: Path) -> None:
+    words = ("-i", "hosts.yml", str(REPOSITORY / "playbooks" / "rollback.yml"))
+    status, said = run(elsewhere, *words, ANSIBLE_CONFIG=str(elsewhere / "ansible.cfg"))
+    assert status == 2, said
+    assert "hosts.yml:3: nginx_prot is not a variable of the role nginx; did you mean nginx_port?" in said
+
+
+@pytest.mark.slow
+def test_tags_are_refused_before_anything(elsewhere: Path) -> None:
+    status, said = run(elsewhere, "-i", "hosts.yml", str(REPOSITORY / "site.yml"), "--tags", "nginx")
+    assert status == 2, said
+    assert "--tags: got nginx; expected none" in said
+    assert "nginx_prot" not in said, "no task comes before"
+
+
+@pytest.mark.slow
+def test_no_inventory_is_not_a_site_without_hosts(elsewhere: Path) -> None:
+    status, said = run(elsewhere, str(REPOSITORY / "playbooks" / "status.yml"))
+    assert status == 2, said
+    assert f"Ansible read no ansible.cfg, and not that of {REPOSITORY}" in said
+
+
+@pytest.mark.slow
+def test_a_run_from_the_middle_is_told_what_it_lacks(elsewhere: Path) -> None:
+    words = ["--start-at-task", "eyewall.tornado.tornado_app : converge | Find hosts that differ from the inventory"]
+    status, said = run(elsewhere, "-i", "hosts.yml", str(REPOSITORY / "playbooks" / "deploy.yml"), *words)
+    assert status == 2, said
+    assert "the tasks before this one were left out (--start-at-task); expected is the whole run" in said
