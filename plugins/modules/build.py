@@ -220,7 +220,8 @@ def check_inputs(source: str, place: Path, lock: Path, entry: str) -> None:
 def runner_is_locked(runner: Path, lock: Lock, needs: list[str]) -> None:
     """Refuse a lock file without the runner's own requirements, or without what else `needs` names."""
     dependencies = read_project(runner)["project"]["dependencies"]
-    lacking = sorted({canonicalize_name(Requirement(need).name) for need in dependencies} - lock.names())
+    needed: set[str] = {canonicalize_name(Requirement(need).name) for need in dependencies}
+    lacking = sorted(needed - lock.names())
     if lacking:
         raise Refusal(
             f"tornado_app_requirements: {lock.path} lacks {', '.join(lacking)}, which the runner needs. Name "

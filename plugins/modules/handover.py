@@ -181,7 +181,7 @@ class Mover(Groups):
         old = self.current if self.current != self.generation else None
         try:
             self.add(self.generation)
-            started = {}
+            started: dict[int, int] = {}
             for ports in self.batches(self.ports):
                 if not self.params["overlap"]:
                     for group in self.others():
@@ -286,6 +286,7 @@ def main() -> None:
                 )
     except Failure as failure:
         module.fail_json(msg=str(failure), current=mover and mover.current)
+        return  # which fail_json does not
     module.exit_json(
         changed=changed,
         differs=changed,
