@@ -86,6 +86,8 @@ lint: tools
 	MYPYPATH=runner/src mypy --strict runner/src
 	MYPYPATH=app/src mypy --strict app/src
 	MYPYPATH=tests mypy --strict tests/proof
+	MYPYPATH=collections mypy --strict -p ansible_collections.eyewall.tornado.plugins
+	MYPYPATH=benchmarks:benchmarks/on_host:tests:runner/src:app/src mypy --strict scripts benchmarks/*.py
 	MYPYPATH=tests/apps/testapp/src mypy --strict tests/apps/testapp/src
 	ansible-lint --offline
 	@$(MAKE) --no-print-directory docs

@@ -43,7 +43,9 @@ def user() -> str:
 def this_run() -> dict[str, Any]:
     """What the module writes into the lock, the same in every task of one ansible-playbook."""
     # Tasks run in forked workers. Their parent as it was at the fork: os.getppid() is 1 once that was killed.
-    pid = multiprocessing.parent_process().pid
+    parent = multiprocessing.parent_process()
+    pid = parent.pid if parent else None
+    assert pid is not None, "a task runs in a worker"  # noqa: S101 -- for mypy
     place, ticks = controller(), started(pid)
     return {
         "id": str(uuid.uuid5(place, f"{pid} {ticks}")),

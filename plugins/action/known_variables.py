@@ -142,7 +142,7 @@ def mistaken_form(value: Any, option: Mapping[str, Any]) -> str | None:
     if not is_form(value, form) or (choices and value not in choices):
         expected = " or ".join(map(str, choices)) if choices else FORMS[form]
         return f"{shown(value, hidden=bool(option.get('no_log')))}; expected {expected}"
-    if form == "list":
+    if form == "list" and isinstance(value, list | tuple):
         one = {"type": option.get("elements", "raw"), "no_log": option.get("no_log")}
         return next((f"a list with {found}" for part in value if (found := mistaken_form(part, one))), None)
     return None

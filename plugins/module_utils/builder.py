@@ -369,7 +369,15 @@ class Builder:
             tree = place.place / "source"
             tree.mkdir()
             place.give(tree)
-            unpack = ["/bin/tar", "--extract", "--no-same-owner", "--file", archive, "--directory", tree]
+            unpack: list[str | Path] = [
+                "/bin/tar",
+                "--extract",
+                "--no-same-owner",
+                "--file",
+                archive,
+                "--directory",
+                tree,
+            ]
             if archive.suffix == ".zip":
                 unpack = [self.python[1], "-I", "-m", "zipfile", "--extract", archive, tree]
             place.run(unpack, f"Unpacking {archive.name}", IMPORT_SECONDS)

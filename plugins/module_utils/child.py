@@ -181,7 +181,7 @@ def interpreter(version: str) -> str | None:
     """A Python on the controller, of a version as in 3.11, that the account may start; None where there is none."""
     name = f"python{version}"
     places = [Path(sys.executable).parent, *os.get_exec_path(), "/usr/local/bin", "/usr/bin"]
-    for candidate in dict.fromkeys(Path(place, name) for place in places):
+    for candidate in dict.fromkeys(Path(str(place), name) for place in places):
         if candidate.is_absolute() and starts(candidate):
             return str(candidate)
     # uv knows those that it has installed

@@ -36,8 +36,8 @@ def is_of_this_boot(lock: Mapping[str, Any]) -> bool:
 def age(lock: Mapping[str, Any]) -> float:
     """Seconds since a lock was taken, never less than 0. From before this boot its date says it, as well as that can."""
     if is_of_this_boot(lock):
-        return max(uptime() - lock["up"], 0)
-    return max(time.time() - lock["started"], 0)
+        return max(uptime() - float(lock["up"]), 0.0)
+    return max(time.time() - float(lock["started"]), 0.0)
 
 
 def left(lock: Mapping[str, Any]) -> float:

@@ -156,7 +156,15 @@ class Repository:
         """Fetch as the operator would: with the keys, proxies and certificates that their own git has."""
         if not shutil.which("git"):
             raise Refusal(f"{self.variable}: got '{self.shown}', and the controller has no git program; install git.")
-        command = ["git", "--git-dir", self.mirror, "fetch", "--quiet", "--prune", "--no-write-fetch-head"]
+        command: list[str | Path] = [
+            "git",
+            "--git-dir",
+            self.mirror,
+            "fetch",
+            "--quiet",
+            "--prune",
+            "--no-write-fetch-head",
+        ]
         command += ["--no-recurse-submodules", "--update-shallow", "--", self.address, *wanted]
         try:
             run(command, f"Fetching {self.variable} '{self.shown}'", self.variables, without=LOCAL)
@@ -326,9 +334,9 @@ class Entry:
 
 def listed(*place: str | Path, identity: dict[str, Any] | None = None, **variables: str) -> list[Entry]:
     """What git knows of a place: nothing where it knows no repository."""
-    said = ask(*place, "ls-files", "--stage", "-t", "-z", identity=identity, **variables) or ""
+    said = ask(*place, "ls-files", "--stage", "-t", "-z", given=b"", identity=identity, **variables) or ""
     lines = (line.partition("\t") for line in said.split("\0") if line)
-    return [Entry(*head.split()[:3], path) for head, _, path in lines]
+    return [Entry(tag, mode, name, path) for head, _, path in lines for tag, mode, name, *_ in [head.split()]]
 
 
 def top_of(directory: Path) -> Path | None:

@@ -69,6 +69,7 @@ class Firewall:
 
     def fail(self, sentence: str) -> NoReturn:
         self.module.fail_json(msg=f"{socket.gethostname()}: {sentence}")
+        raise AssertionError("fail_json ends the module")
 
     def write(self, path: Path, text: str) -> None:
         """Write a file that nobody else may read, in one step."""

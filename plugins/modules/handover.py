@@ -124,7 +124,7 @@ class Mover(HostState):
         old = self.current if self.current != self.generation else None
         try:
             self.add(self.generation)
-            started = {}
+            started: dict[int, int] = {}
             for ports in self.batches(self.ports):
                 if not self.params["overlap"]:
                     for group in self.others():
@@ -226,6 +226,7 @@ def main() -> None:
                 )
     except Failure as failure:
         module.fail_json(msg=str(failure), current=mover and mover.current)
+        return  # which fail_json does not
     module.exit_json(
         changed=changed,
         generation=wanted,

@@ -255,11 +255,11 @@ def look(params: Mapping[str, Any]) -> dict[str, Any]:
 
     entries = []
     for entry in params["entries"]:
-        status, why, seconds = ask(int(entry["port"]), entry["name"], entry["path"], params["timeout"])
-        entries.append({**entry, "status": status, "why": why, "seconds": round(seconds, 3)})
+        answered, why, seconds = ask(int(entry["port"]), entry["name"], entry["path"], params["timeout"])
+        entries.append({**entry, "status": answered, "why": why, "seconds": round(seconds, 3)})
         # of a service that does not run it has been said
-        if status is not None or active.get(entry["service"], True):
-            problems += filter(None, [entry_problem(entry, status, why)])
+        if answered is not None or active.get(entry["service"], True):
+            problems += filter(None, [entry_problem(entry, answered, why)])
 
     hosts: dict[str, str] | None = None
     if params["balancer_socket"] and active.get("haproxy", True):

@@ -163,7 +163,7 @@ def mistakes(dump: str, params: dict[str, Any]) -> list[str]:
     for file, text in files(dump):
         for one in directives(file, text) if OTHERS.match(file) else ():
             servers.setdefault((one.file, one.server), []).append(one)
-    found = []
+    found: list[str] = []
     for (_, number), theirs in servers.items():
         if number:
             found += server_mistakes(theirs, params["port"], params["names"])

@@ -83,6 +83,7 @@ def publications(release: Path, store: Path) -> Iterator[tuple[Path, Path]]:
     """
     static, archives = release / "static", release / "archives"
     # the build makes all files of such a name that are in static; the application's own are archives
+    files: list[tuple[Path, Path, Path, tuple[str, ...]]]
     files = [(file, static, store, ENDINGS) for file in sorted(static.rglob("*")) if file.suffix not in ENDINGS]
     files += [(file, archives, store / "archives", ()) for file in sorted(archives.rglob("*"))]
     for file, top, below, endings in files:

@@ -360,8 +360,8 @@ def main() -> None:
         )
     target = None
     # before root runs it
-    if wrong := another or interpreter_mistake(params["python"], directories, params["user"]):
-        mistakes.append(wrong)
+    if mistake := another or interpreter_mistake(params["python"], directories, params["user"]):
+        mistakes.append(mistake)
     elif (target := interpreter(module, params["python"])) is None:
         mistakes.append(
             f"tornado_app_python: got '{params['python']}'; expected the absolute path of an interpreter that is on the host."
