@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tornado.process import task_id
 from tornado.web import Application, RequestHandler, stream_request_body
@@ -30,6 +30,26 @@ class Main(RequestHandler):
 
     def post(self) -> None:
         self.write({"pid": os.getpid(), "length": len(self.request.body)})
+
+
+class Take(RequestHandler):
+    """Opens all files that the process can have."""
+
+    taken: ClassVar[list[int]] = []
+
+    def get(self) -> None:
+        try:
+            while True:
+                self.taken.append(os.dup(0))
+        except OSError:
+            self.write("taken")
+
+
+class Give(RequestHandler):
+    def get(self) -> None:
+        while Take.taken:
+            os.close(Take.taken.pop())
+        self.write("given")
 
 
 class Slow(RequestHandler):
@@ -232,6 +252,12 @@ def make_app(**settings: Any) -> Application:
 
 def make_app_with_own_setting() -> Application:
     return make_app(autoreload=False, serve_traceback=False)
+
+
+def make_hungry_app() -> Application:
+    application = make_app()
+    application.add_handlers(".*", [("/take", Take), ("/give", Give)])
+    return application
 
 
 async def make_app_later() -> Application:

@@ -1,6 +1,5 @@
 """A process whose open files are all in use: it lets nobody in, says so once, and costs nothing."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -9,10 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
-from eyewall_sample import make_app
 from support.net import free_port
 from support.proc import cpu_seconds
 from support.runner import (
@@ -24,7 +21,6 @@ from support.runner import (
     receive_answer,
 )
 from support.waiting import until
-from tornado.web import Application, RequestHandler
 
 pytestmark = pytest.mark.slow
 
@@ -40,32 +36,6 @@ async def main():
     await asyncio.Event().wait()
 asyncio.run(main())
 """
-
-
-class Take(RequestHandler):
-    """Opens all files that the process can have."""
-
-    taken: ClassVar[list[int]] = []
-
-    def get(self) -> None:
-        try:
-            while True:
-                self.taken.append(os.dup(0))
-        except OSError:
-            self.write("taken")
-
-
-class Give(RequestHandler):
-    def get(self) -> None:
-        while Take.taken:
-            os.close(Take.taken.pop())
-        self.write("given")
-
-
-def make_hungry_app() -> Application:
-    application = make_app()
-    application.add_handlers(".*", [("/take", Take), ("/give", Give)])
-    return application
 
 
 def limited(*arguments: str, limit: int = LIMIT) -> list[str]:
@@ -169,7 +139,7 @@ def test_a_successor_starts_beside_a_full_process_that_then_leaves(start: Start)
 
 
 def test_files_that_the_application_took_are_waited_for_as_well(start: Start) -> None:
-    server = start(f"{Path(__file__).stem}:make_hungry_app", command=limited).ready()
+    server = start("eyewall_sample:make_hungry_app", command=limited).ready()
     with server.connect() as first, server.connect() as second:
         first.sendall(b"GET /take HTTP/1.1\r\nHost: x\r\n\r\n")
         receive_answer(first)
