@@ -118,7 +118,7 @@ tests: tools ## Run every test without a container, the page in a real browser a
 molecule: tools packages-containers ## Run molecule's scenarios on containers, two at a time
 	@# images, network and key once, before two scenarios would make them at the same time
 	molecule create --scenario-name default
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(SCENARIOS:%=scenario-%)
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target $(SCENARIOS:%=scenario-%)
 
 .PHONY: $(SCENARIOS:%=scenario-%)
 $(SCENARIOS:%=scenario-%): scenario-%:

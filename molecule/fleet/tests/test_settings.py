@@ -41,7 +41,7 @@ def test_every_process_had_its_share(fleet: Fleet, step: Step) -> None:
 
 
 def test_nginx_is_reloaded_once_and_haproxy_never(step: Step) -> None:
-    reloads = [(task, host) for task, host in step.run.changes() if "Reload an nginx" in task]
+    reloads = [(task, host) for task, host in step.run.changes() if "Reload nginx" in task]
     assert sorted(host for _, host in reloads) == ["app1", "app2"]
     for host, there in step.after.items():
         master = [process for process in there.doors if process in step.before[host].doors]
