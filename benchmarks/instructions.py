@@ -16,7 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from one_server import BROWSER, Hello, exceeds, free_port, parse, request, running
+from on_host.ports import free_port
+from one_server import BROWSER, Hello, exceeds, parse, request, running
 from tornado.web import Application, RequestHandler
 
 HERE = Path(__file__).resolve()

@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from one_server import BROWSER, Hello, exceeds, free_port, parse, request, running
+from on_host.ports import free_port
+from one_server import BROWSER, Hello, exceeds, parse, request, running
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 

@@ -46,12 +46,6 @@ def request(method: str, path: str, headers: dict[str, str], body: bytes = b"") 
     return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def serve_bare(application: Application, port: int, xheaders: bool = True) -> None:
     """Serve as Tornado's guide does, with what the runner does once at the start; never return."""
     import uvloop  # noqa: PLC0415 - the measuring process does not need it

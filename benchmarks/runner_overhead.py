@@ -30,7 +30,8 @@ import sys
 import time
 from pathlib import Path
 
-from one_server import RUNNER, Hello, free_port, serve_bare
+from on_host.ports import free_port
+from one_server import RUNNER, Hello, serve_bare
 from tornado.web import Application
 
 HERE = Path(__file__).resolve()

@@ -17,9 +17,8 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from packaging.utils import canonicalize_name
 from support import REPOSITORY
-from support.building import TARGET
 from support.net import free_port
-from support.product import ROLE_NAMES, load_module, load_yaml, options_of
+from support.product import ROLE_NAMES, TARGET, load_module, load_yaml, options_of
 from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import websocket_connect
 

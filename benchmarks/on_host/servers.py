@@ -14,18 +14,12 @@ from types import TracebackType
 from typing import IO, Self
 
 from deployed import Deployed, command_line
+from ports import free_port
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 20
 NGINX = Path("/etc/nginx/nginx.conf")  # what the roles wrote
 RECIPE = Path(__file__).with_name("recipe.conf")  # the nginx file of Tornado's guide
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 class Servers:

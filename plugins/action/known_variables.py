@@ -25,7 +25,7 @@ FORMS = {
     "list": "a list, as in [one, two]",
     "dict": "a mapping, as in {NAME: value}",
 }
-# What roles tell each other in a run (roles/*/README.md); nobody sets it.
+# Facts that roles export in a run (roles/*/README.md): no inventory sets them.
 FACTS = {"tornado_app_plan"}
 # Inputs of earlier versions, and what they are called now (docs/upgrading.md has the same table).
 RENAMED = {

@@ -1,7 +1,7 @@
 """Plan a deploy: what one host is to run, as plain data, before anything on it is changed.
 
 Everything after this (lock, release, smoke test, handover, record, nginx's upstreams) takes the plan and asks no template again.
-A rollback has a plan of the same form (`eyewall.tornado.rollback_goal`), without what only a build gives.
+A rollback has a plan of the same form (roles/tornado_app/tasks/rollback.yml), without what only a build gives.
 """
 
 import hashlib
@@ -11,9 +11,6 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.eyewall.tornado.plugins.module_utils.builder import target_name
-
-# What stands in the texts of the two programs for the generation's name, which is made of them.
-NAME = "@generation@"
 
 
 def fingerprint(program: str, settings: Mapping[str, Any], secrets: Mapping[str, Any]) -> str:
@@ -29,14 +26,16 @@ def plan(
     host: Mapping[str, Any],
     program: str,
     smoke_program: str,
+    placeholder: str,
     settings: Mapping[str, Any],
     secrets: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What one host is to run.
 
     `build` and `host` are what the modules `build` and `tornado_app_preflight` returned; `program` and `smoke_program` are the
-    texts of supervisord's configuration, with `NAME` for the generation's name. In the result, `bundle` and `wheelhouse` are the
-    files of the controller that the host lacks, "" for none. No value of `settings` or `secrets` is in it.
+    texts of supervisord's configuration, with `placeholder` for the generation's name, which is made of them. In the result,
+    `bundle` and `wheelhouse` are the files of the controller that the host lacks, "" for none; no value of `settings` or
+    `secrets` is in it.
     """
     release = build["release"]
     generation = f"{name}-{release}-{fingerprint(program, settings, secrets)[:6]}"
@@ -48,8 +47,8 @@ def plan(
         "generation": generation,
         "release": release,
         "ports": host["ports"],
-        "program": program.replace(NAME, generation),
-        "smoke_program": smoke_program.replace(NAME, generation),
+        "program": program.replace(placeholder, generation),
+        "smoke_program": smoke_program.replace(placeholder, generation),
         "digest": build["digest"],
         "environment": built["environment"],
         "bundle": built["bundle"] if lacks_release else "",

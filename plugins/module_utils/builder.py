@@ -369,17 +369,11 @@ class Builder:
             tree = place.place / "source"
             tree.mkdir()
             place.give(tree)
-            unpack: list[str | Path] = [
-                "/bin/tar",
-                "--extract",
-                "--no-same-owner",
-                "--file",
-                archive,
-                "--directory",
-                tree,
-            ]
-            if archive.suffix == ".zip":
-                unpack = [self.python[1], "-I", "-m", "zipfile", "--extract", archive, tree]
+            unpack = (
+                (self.python[1], "-I", "-m", "zipfile", "--extract", archive, tree)
+                if archive.suffix == ".zip"
+                else ("/bin/tar", "--extract", "--no-same-owner", "--file", archive, "--directory", tree)
+            )
             place.run(unpack, f"Unpacking {archive.name}", IMPORT_SECONDS)
             made = self.wheel(place, project_in(tree, what), what)
             wheel = Wheel(made)

@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def without_credentials(text: str) -> str:
 
 
 def run(
-    command: list[str | Path], doing: str, variables: dict[str, str] | None = None, without: set[str] | None = None
+    command: Sequence[str | Path], doing: str, variables: dict[str, str] | None = None, without: set[str] | None = None
 ) -> str:
     """Run one of the operator's programs; its output, or a Refusal that says what it was doing and what it printed."""
     kept = {name: value for name, value in os.environ.items() if name not in (without or ())}
@@ -100,7 +100,7 @@ class Scratch:
         if self.account:
             run(["chmod", "--recursive", "go+rX", top], f"Showing {top} to {ACCOUNT}")
 
-    def run(self, command: list[str | Path], doing: str, seconds: int, cwd: Path | None = None) -> None:
+    def run(self, command: Sequence[str | Path], doing: str, seconds: int, cwd: Path | None = None) -> None:
         """Run what a release brings. Raises Refusal with the last lines of what it printed."""
         program = Path(command[0])
         environment = {

@@ -156,17 +156,9 @@ class Repository:
         """Fetch as the operator would: with the keys, proxies and certificates that their own git has."""
         if not shutil.which("git"):
             raise Refusal(f"{self.variable}: got '{self.shown}', and the controller has no git program; install git.")
-        command: list[str | Path] = [
-            "git",
-            "--git-dir",
-            self.mirror,
-            "fetch",
-            "--quiet",
-            "--prune",
-            "--no-write-fetch-head",
-        ]
-        command += ["--no-recurse-submodules", "--update-shallow", "--", self.address, *wanted]
+        options = ("--quiet", "--prune", "--no-write-fetch-head", "--no-recurse-submodules", "--update-shallow")
         try:
+            command = ["git", "--git-dir", str(self.mirror), "fetch", *options, "--", self.address, *wanted]
             run(command, f"Fetching {self.variable} '{self.shown}'", self.variables, without=LOCAL)
         except Refusal as refusal:
             raise Refusal(without_credentials(str(refusal))) from None
@@ -335,8 +327,12 @@ class Entry:
 def listed(*place: str | Path, identity: dict[str, Any] | None = None, **variables: str) -> list[Entry]:
     """What git knows of a place: nothing where it knows no repository."""
     said = ask(*place, "ls-files", "--stage", "-t", "-z", given=b"", identity=identity, **variables) or ""
-    lines = (line.partition("\t") for line in said.split("\0") if line)
-    return [Entry(tag, mode, name, path) for head, _, path in lines for tag, mode, name, *_ in [head.split()]]
+    found = []
+    for line in filter(None, said.split("\0")):
+        head, _, path = line.partition("\t")
+        tag, mode, name, *_ = head.split()
+        found.append(Entry(tag, mode, name, path))
+    return found
 
 
 def top_of(directory: Path) -> Path | None:

@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.eyewall.tornado.plugins.module_utils.directories import missing
-from ansible_collections.eyewall.tornado.plugins.module_utils.groups import GONE, Groups, watch
+from ansible_collections.eyewall.tornado.plugins.module_utils.groups import GONE, Groups, has_supervisor, watch
 from ansible_collections.eyewall.tornado.plugins.module_utils.layout import Damaged
 from ansible_collections.eyewall.tornado.plugins.module_utils.strangers import Stranger, Watch
+
+
+def is_bare(root: Path) -> bool:
+    """Whether a host has no supervisor or nothing of the application, as before its first deploy."""
+    return not (has_supervisor() and (root / "generations").exists())
 
 
 class HostState(Groups):

@@ -92,11 +92,11 @@ def remove(path: Path) -> None:
 
 
 def write(path: Path, text: str, *, mode: int = 0o644, group: int = -1, date: float | None = None) -> None:
-    """Replace a file in one step; once this returns, it is on the disk. The arguments are those of `unfinished`."""
-    put(unfinished(path, text, mode=mode, group=group, date=date), path)
+    """Replace a file in one step; once this returns, it is on the disk. The arguments are those of `prepare`."""
+    put(prepare(path, text, mode=mode, group=group, date=date), path)
 
 
-def unfinished(path: Path, text: str, *, mode: int = 0o644, group: int = -1, date: float | None = None) -> Path:
+def prepare(path: Path, text: str, *, mode: int = 0o644, group: int = -1, date: float | None = None) -> Path:
     """Write the text that a file is to have beside it, to the disk; where it is (`PATH.part`), for `put`.
 
     It has this mode, whatever the umask is, this group (-1 is that of the process), and this date (Unix time, None is now).

@@ -20,7 +20,7 @@ from ansible_collections.eyewall.tornado.plugins.module_utils.git import top_of
 from packaging.utils import canonicalize_name
 
 VARIABLE = "tornado_app_source"
-# What version control keeps for itself. (What a backend asks git is told apart: tornado_app_git.History.)
+# What version control keeps for itself. (What a backend asks git is told apart: git.History.)
 VERSION_CONTROL = {".git", ".hg", ".svn", ".bzr", ".jj"}
 # https://bford.info/cachedir/: mypy's, pytest's, ruff's, tox', Cargo's directories have it
 CACHE = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.eyewall.tornado.plugins.module_utils.layout import put, remove, unfinished
+from ansible_collections.eyewall.tornado.plugins.module_utils.layout import prepare, put, remove
 
 DOCUMENTATION = r"""
 module: files
@@ -33,19 +34,26 @@ options:
 """
 
 
-def found(path: Path) -> str | None:
-    """What a file holds; None for none, or for what is no regular file."""
+class File(NamedTuple):
+    """A regular file: its bytes, owner, group and mode."""
+
+    content: bytes
+    user: int
+    group: int
+    mode: int
+
+
+def found(path: Path) -> File | None:
+    """The file that is there; None for none, and for a link. Raises OSError for a directory."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace") if stat.S_ISREG(path.lstat().st_mode) else None
+        status = path.lstat()
     except FileNotFoundError:
         return None
-
-
-def is_as_wanted(path: Path, before: str | None, file: dict[str, Any]) -> bool:
-    if before is None or path.read_bytes() != file["content"].encode():
-        return False
-    status = path.lstat()
-    return (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (0, 0, int(file["mode"], 8))
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return File(path.read_bytes(), status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
 
 def main() -> None:
@@ -63,15 +71,16 @@ def main() -> None:
     diff, made = [], []
     try:
         for file in module.params["files"]:
-            path = Path(file["path"])
+            path, mode = Path(file["path"]), int(file["mode"], 8)
             before = found(path)
-            if is_as_wanted(path, before, file):
+            if before == File(file["content"].encode(), 0, 0, mode):
                 continue
-            diff.append({"before": before or "", "after": file["content"], "before_header": str(path)})
+            text = before.content.decode(errors="replace") if before else ""
+            diff.append({"before": text, "after": file["content"], "before_header": str(path)})
             if module.check_mode:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = unfinished(path, file["content"], mode=int(file["mode"], 8), group=0)
+            new = prepare(path, file["content"], mode=mode, group=0)
             made.append((new, path))
             if file["validate"]:
                 status, out, err = module.run_command(file["validate"] % new)

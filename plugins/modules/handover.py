@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.eyewall.tornado.plugins.module_utils.groups import has_supervisor
-from ansible_collections.eyewall.tornado.plugins.module_utils.host_state import HostState
+from ansible_collections.eyewall.tornado.plugins.module_utils.host_state import HostState, is_bare
 from ansible_collections.eyewall.tornado.plugins.module_utils.layout import GENERATION, link
 from ansible_collections.eyewall.tornado.plugins.module_utils.root import Failure, alone
 from ansible_collections.eyewall.tornado.plugins.module_utils.strangers import Stranger, end, refusal
@@ -206,7 +206,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     root, wanted = Path(module.params["root"]), module.params["generation"]
-    if module.check_mode and not (has_supervisor() and (root / "generations").exists()):
+    if module.check_mode and is_bare(root):
         module.exit_json(changed=True, diff={"before": "", "after": f"{wanted}\n"})
     if not has_supervisor():
         module.fail_json(msg="This host has no supervisor; the role supervisord installs it.")
@@ -224,19 +224,18 @@ def main() -> None:
                 module.warn(
                     f"{socket.gethostname()}: {process} left before it had drained; requests in it may be lost."
                 )
+        module.exit_json(
+            changed=changed,
+            generation=wanted,
+            ports_change=ports_change,
+            surplus=surplus,
+            ended=[str(one) for one in mover.ended],
+            strangers=[str(one) for one in mover.foreign],
+            processes=[{"process": f"{wanted}:{port}", **times} for port, times in sorted(mover.report.items())],
+            diff={"before": f"{before or ''}\n", "after": f"{wanted}\n"},
+        )
     except Failure as failure:
         module.fail_json(msg=str(failure), current=mover and mover.current)
-        return  # which fail_json does not
-    module.exit_json(
-        changed=changed,
-        generation=wanted,
-        ports_change=ports_change,
-        surplus=surplus,
-        ended=[str(one) for one in mover.ended],
-        strangers=[str(one) for one in mover.foreign],
-        processes=[{"process": f"{wanted}:{port}", **times} for port, times in sorted(mover.report.items())],
-        diff={"before": f"{before or ''}\n", "after": f"{wanted}\n"},
-    )
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.eyewall.tornado.plugins.module_utils.groups import has_supervisor
-from ansible_collections.eyewall.tornado.plugins.module_utils.host_state import HostState
+from ansible_collections.eyewall.tornado.plugins.module_utils.host_state import HostState, is_bare
 from ansible_collections.eyewall.tornado.plugins.module_utils.root import Failure
 
 DOCUMENTATION = r"""
@@ -41,7 +40,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if not (has_supervisor() and (Path(module.params["root"]) / "generations").exists()):  # a bare host
+    if is_bare(Path(module.params["root"])):
         module.exit_json(changed=False, differs=True, locked=False, damaged=[], surplus=[])
     try:
         state = HostState({**module.params, "surplus": "keep"})

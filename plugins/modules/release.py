@@ -100,8 +100,8 @@ def publications(release: Path, store: Path) -> Iterator[tuple[Path, Path]]:
 def publish(file: Path, published: Path, store: Path) -> None:
     """Put a static file where it is found, and is the same for ten years: its content is on the disk before it has that name.
 
-    One file, a link to it from each release that names it: the last link is the store's own, and then tornado_app_prune removes
-    it. A link and a rename: a reader sees the whole file or none.
+    One file, a link to it from each release that names it: the last link is the store's own, and then module_utils/prune.py
+    removes it. A link and a rename: a reader sees the whole file or none.
     """
     published.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     is_whole = published.is_file() and filecmp.cmp(published, file, shallow=False)

@@ -97,7 +97,7 @@ class Prover(Groups):
         }
         if before:
             content["before"] = before
-        # it never was current: the first that tornado_app_prune removes
+        # it never was current: the first that module_utils/prune.py removes
         self.layout.write_manifest(GENERATION, self.generation, content, date=0)
 
     def before(self) -> str | None:

@@ -12,19 +12,9 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from support.host_files import add_environment, add_generation, add_release, cut, delete, empty, garble, hide, record
 from support.product import ROLES, evaluate, helper, load_module, load_yaml, run_module
-from support.supervised_host import (  # noqa: F401 -- pytest takes fixtures from here
-    Host,
-    Poller,
-    host_fixture,
-    modules_fixture,
-    next_host_fixture,
-)
+from support.supervised_host import UNCLOSED_CONNECTIONS, Host, Poller
 
-# supervisor's own transport leaves its connections to the garbage collector
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = UNCLOSED_CONNECTIONS
 
 
 DAMAGES = [delete, empty, cut, garble, hide]

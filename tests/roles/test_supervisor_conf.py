@@ -189,7 +189,7 @@ def test_what_is_proved_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert command_of(proof, monkeypatch) == {**served, **own}
     for attribute in ("uid", "directory", "environment", "stopsignal", "redirect_stderr", "stdout_logfile_maxbytes"):
         assert getattr(proof, attribute) == getattr(serving, attribute)
-    # tornado_app_prune removes what begins with the generation's name
+    # module_utils/prune.py removes what begins with the generation's name
     assert proof.stdout_logfile == f"{tmp_path}/logs/{off_air.name}-9100.log"
 
 

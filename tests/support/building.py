@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from support import REPOSITORY
-from support.product import helper, load_module
+from support.product import TARGET, helper, load_module
 
 HASH = "--hash=sha256:" + "0" * 64
-TARGET = {"python": "3.11", "python_full": "3.11.2", "machine": "x86_64", "glibc": "2.36"}
 HERE = {
     "python": f"{sys.version_info.major}.{sys.version_info.minor}",
     "python_full": platform.python_version(),

@@ -28,10 +28,13 @@ pytest.register_assert_rewrite("support.supervised_host")
 init_plugin_loader([str(REPOSITORY / "collections")])
 
 
+# What a host of Debian 12 is to the build.
+TARGET = {"python": "3.11", "python_full": "3.11.2", "machine": "x86_64", "glibc": "2.36"}
+
+
 def preflight(ports: list[int]) -> dict[str, Any]:
     """What tornado_app_preflight returns, in what the role uses of it."""
-    target = {"python": "3.11", "python_full": "3.11.2", "machine": "x86_64", "glibc": "2.36"}
-    return {"ports": ports, "processes": len(ports), "target": target, "releases": [], "environments": []}
+    return {"ports": ports, "processes": len(ports), "target": TARGET, "releases": [], "environments": []}
 
 
 def built(release: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One host for the tests of what starts and stops processes: a real supervisord, and processes that do as told.
 
-A test file takes the fixtures by importing them; they have other names in Python than in pytest.
+tests/plugins/conftest.py takes the fixtures by importing them; they have other names in Python than in pytest.
 """
 
 import fcntl
@@ -16,21 +16,26 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import pytest
 
+from support.background import Background
 from support.product import built, helper, load_module, preflight, render
 
 HERE = Path(__file__).parent
 USER = pwd.getpwuid(os.getuid()).pw_name
 GROUP = grp.getgrgid(os.getgid()).gr_name
 NAMES = itertools.count(1)
+# supervisor's own transport leaves its connections to the garbage collector
+UNCLOSED_CONNECTIONS = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 class Modules(NamedTuple):
@@ -43,12 +48,12 @@ class Modules(NamedTuple):
     root: ModuleType
 
 
-class Poller(threading.Thread):
+class Poller(Background):
     """Asks every port, each time on a new connection, until it is told to end; reads the link `current`."""
 
     def __init__(self, host: "Host", ports: list[int]) -> None:
-        super().__init__(daemon=True)
-        self.host, self.ports, self.ending = host, ports, threading.Event()
+        super().__init__()
+        self.host, self.ports = host, ports
         self.answers: dict[int, list[str]] = {port: [] for port in ports}
         self.failures: list[str] = []
 
@@ -65,14 +70,6 @@ class Poller(threading.Thread):
                 except OSError as error:
                     self.failures.append(repr(error))
                 time.sleep(0.006)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ending.set()
-        self.join()
 
     def saw(self, port: int) -> list[str]:
         """Return the generations that answered on a port, each once."""

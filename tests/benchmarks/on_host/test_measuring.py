@@ -44,7 +44,6 @@ def document(results: Any) -> Any:
 
 
 def test_ratios_are_taken_round_by_round() -> None:
-
     results = Results("part", "method")
     results.add_figure("hello", "A", "rate", "1/s", [100, 300, 200])
     results.add_figure("hello", "B", "rate", "1/s", [200, 100, 50])
@@ -56,7 +55,6 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 
 def test_a_subject_with_an_error_has_neither_figure_nor_ratio() -> None:
-
     results = Results("part", "method")
     for case in ("hello", "page"):
         for subject in ("A", "B"):
@@ -72,7 +70,6 @@ def test_a_subject_with_an_error_has_neither_figure_nor_ratio() -> None:
 
 
 def test_what_wrk_prints_is_read_with_its_units() -> None:
-
     assert figures_of(WRK, {"nginx": 1.0, "Tornado": 2.0}) == {
         "requests per second": 10000.5,
         "p50": pytest.approx(0.9),
@@ -87,20 +84,17 @@ def test_what_wrk_prints_is_read_with_its_units() -> None:
     "line", ["  Socket errors: connect 0, read 1, write 0, timeout 0", "  Non-2xx or 3xx responses: 1"]
 )
 def test_one_failed_request_is_an_error(line: str) -> None:
-
     with pytest.raises(ValueError, match=line.strip()):
         figures_of(f"{WRK}{line}\n", {"nginx": 1.0})
 
 
 @pytest.mark.parametrize("url", ["http://192.0.2.1/", "http://localhost/", "http://127.0.0.1.example/"])
 def test_only_loopback_is_loaded(url: str) -> None:
-
     with pytest.raises(ValueError, match="is not loaded"):
         Subject("A", url, {}, lambda _: "")
 
 
 def test_the_time_of_children_counts() -> None:
-
     program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(sum(range(20_000_000))); input()'])"
     parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with parent:
@@ -125,8 +119,6 @@ class Failing(BaseHTTPRequestHandler):
 
 
 def test_a_subject_that_answers_wrongly_is_not_loaded() -> None:
-    from side_by_side import Subject  # noqa: PLC0415
-
     results = Results("part", "method")
     with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -139,7 +131,6 @@ def test_a_subject_that_answers_wrongly_is_not_loaded() -> None:
 
 
 def test_each_setting_is_in_what_the_roles_write_and_a_missing_one_is_an_error() -> None:
-
     written = render("nginx/etc/nginx/nginx.conf.j2")
     for case, _, _, change in NGINX:
         other = replaced(written, change)
@@ -153,7 +144,6 @@ def test_each_setting_is_in_what_the_roles_write_and_a_missing_one_is_an_error()
 
 
 def test_a_storm_ends_when_every_connection_was_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-
     async def answered(line: bytes) -> tuple[float, int]:
         asked = 0
 

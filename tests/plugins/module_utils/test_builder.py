@@ -14,25 +14,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.building import (  # noqa: F401 -- pytest takes fixtures from here
-    CACHE,
-    HASH,
-    HERE,
-    PROJECT,
-    TARGET,
-    build_fixture,
-    given_fixture,
-    helper_fixture,
-    lock_fixture,
-    open_directory_fixture,
-    project,
-    runner_fixture,
-    source_fixture,
-    warnings_fixture,
-    wheel,
-    write,
-)
-from support.product import run_module
+from support.building import CACHE, project, wheel, write
+from support.product import TARGET, run_module
 
 # each builds, and most of them several times
 pytestmark = pytest.mark.slow

@@ -17,17 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.building import (  # noqa: F401 -- pytest takes fixtures from here
-    HASH,
-    build_fixture,
-    given_fixture,
-    helper_fixture,
-    lock_fixture,
-    runner_fixture,
-    source_fixture,
-    warnings_fixture,
-    write,
-)
+from support.building import write
 from support.product import run_module
 
 

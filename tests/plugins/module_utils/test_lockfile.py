@@ -7,13 +7,8 @@ from types import ModuleType
 
 import pytest
 from support import REPOSITORY
-from support.building import (  # noqa: F401 -- pytest takes fixtures from here
-    HASH,
-    TARGET,
-    build_fixture,
-    helper_fixture,
-    lock_fixture,
-)
+from support.building import HASH
+from support.product import TARGET
 
 VARIABLE = "tornado_app_requirements"
 

@@ -9,16 +9,8 @@ from types import ModuleType
 import pytest
 from packaging.requirements import Requirement
 from support import REPOSITORY
-from support.building import (  # noqa: F401 -- pytest takes fixtures from here
-    BACKENDS,
-    CACHE,
-    PROJECT,
-    TARGET,
-    build_fixture,
-    helper_fixture,
-    source_fixture,
-    write,
-)
+from support.building import BACKENDS, CACHE, PROJECT, write
+from support.product import TARGET
 
 PROJECTS = [
     path

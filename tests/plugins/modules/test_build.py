@@ -17,20 +17,8 @@ from ansible.template import Templar, trust_as_template
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support import REPOSITORY
-from support.building import (  # noqa: F401 -- pytest takes fixtures from here
-    HASH,
-    HERE,
-    TARGET,
-    build_fixture,
-    given_fixture,
-    helper_fixture,
-    lock_fixture,
-    runner_fixture,
-    source_fixture,
-    wheel,
-    write,
-)
-from support.product import load_yaml, run_module
+from support.building import HASH, HERE, wheel, write
+from support.product import TARGET, load_yaml, run_module
 
 RUNNER_LOCKS = {path.stem: path for path in (REPOSITORY / "requirements").glob("runner*.txt")}
 SCRIPTS = "board-1.0.0.dist-info/entry_points.txt"

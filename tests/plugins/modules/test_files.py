@@ -82,3 +82,12 @@ def test_a_place_that_cannot_be_written_is_named(write: Any, tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     said = write({"path": str(tmp_path / "file" / "one"), "content": "one\n"})["msg"]
     assert said == f"{tmp_path}/file/one: got 'Not a directory'; expected a file that can be written."
+
+
+def test_a_directory_in_the_place_of_a_file_stays(write: Any, tmp_path: Path) -> None:
+    path = tmp_path / "one"
+    path.mkdir()
+    (path / "inside").write_text("of somebody\n")
+    said = write({"path": str(path), "content": "one\n"})["msg"]
+    assert said == f"{path}: got 'Is a directory'; expected a file that can be written."
+    assert (path / "inside").read_text() == "of somebody\n"

@@ -10,21 +10,9 @@ from typing import Any
 
 import pytest
 from support.product import run_module
-from support.supervised_host import (  # noqa: F401 -- pytest takes fixtures from here
-    Host,
-    Modules,
-    Poller,
-    ask_port,
-    host_fixture,
-    modules_fixture,
-    next_host_fixture,
-)
+from support.supervised_host import UNCLOSED_CONNECTIONS, Host, Modules, Poller, ask_port
 
-# supervisor's own transport leaves its connections to the garbage collector
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = UNCLOSED_CONNECTIONS
 
 
 # ---- The move ----

@@ -18,11 +18,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from support import REPOSITORY
+from support.background import Background
 from support.host_files import cut, delete, empty, garble, hide
 from support.product import helper, load_module, run_module
 from support.release_files import CSS, USER, arguments, pack, send
@@ -768,21 +769,13 @@ def test_a_damaged_release_is_made_again_in_one_step(
         kept.rename(installed)
 
 
-class Reader(threading.Thread):
+class Reader(Background):
     """Looks for a file until it is told to end."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(daemon=True)
-        self.path, self.ending, self.found = path, threading.Event(), set()
+        super().__init__()
+        self.path, self.found = path, set()
 
     def run(self) -> None:
         while not self.ending.is_set():
             self.found.add(os.path.lexists(self.path))
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ending.set()
-        self.join()

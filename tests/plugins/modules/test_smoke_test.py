@@ -12,21 +12,9 @@ from typing import Any
 
 import pytest
 from support.product import run_module
-from support.supervised_host import (  # noqa: F401 -- pytest takes fixtures from here
-    GROUP,
-    Host,
-    Modules,
-    Poller,
-    host_fixture,
-    modules_fixture,
-    next_host_fixture,
-)
+from support.supervised_host import GROUP, UNCLOSED_CONNECTIONS, Host, Modules, Poller
 
-# supervisor's own transport leaves its connections to the garbage collector
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = UNCLOSED_CONNECTIONS
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may give a file away (chown)")
 
 Prove = Callable[..., dict[str, Any]]
