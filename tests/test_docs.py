@@ -103,7 +103,7 @@ def test_the_pages_of_the_reference_are_current(path: str) -> None:
 
 def test_the_table_of_renamed_inputs_is_what_a_run_refuses() -> None:
     table = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", read("docs/upgrading.md"), re.MULTILINE))
-    assert table == plugin("action", "known_variables").RENAMED
+    assert table == plugin("plugin_utils", "known_variables").RENAMED
     assert set(table.values()) <= {name for role in ROLE_NAMES for name in options_of(role)}
     assert not set(table) & {name for role in ROLE_NAMES for name in options_of(role)}
 
@@ -157,8 +157,8 @@ def test_markup_of_descriptions(description: str, markdown: str) -> None:
 def test_every_variable_that_a_document_names_is_one(document: str) -> None:
     known = {name for role in ROLE_NAMES for name in options_of(role)}
     modules = {path.stem for path in REPOSITORY.glob("plugins/modules/*.py")}
-    known |= plugin("action", "known_variables").FACTS
-    known |= set(plugin("action", "known_variables").RENAMED) if document == "docs/upgrading.md" else set()
+    known |= plugin("plugin_utils", "known_variables").FACTS
+    known |= set(plugin("plugin_utils", "known_variables").RENAMED) if document == "docs/upgrading.md" else set()
     for code in code_in(read(document)):
         if "is not a variable of the role" in code:
             continue  # it shows what a typo looks like

@@ -7,6 +7,7 @@ A rollback has a plan of the same form (roles/tornado_app/tasks/rollback.yml), w
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -56,11 +57,24 @@ def plan(
     }
 
 
+def mistaken_task_files(files: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that names no file of tasks: it would be read when hosts have changed."""
+    return [
+        f"{name}: got '{file}'; expected the absolute path of a file of tasks on the controller, or ''."
+        for name, file in files.items()
+        if file and not (Path(file).is_absolute() and Path(file).is_file())
+    ]
+
+
 class ActionModule(ActionBase):  # type: ignore[misc]
     TRANSFERS_FILES = False
     _requires_connection = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        result.update(changed=False, **plan(**self._task.args))
+        arguments = dict(self._task.args)
+        if mistakes := mistaken_task_files(arguments.pop("task_files")):
+            result.update(failed=True, msg=" ".join(mistakes))
+        else:
+            result.update(changed=False, **plan(**arguments))
         return result

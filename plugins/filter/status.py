@@ -18,8 +18,8 @@ DEPLOYS = ("when (UTC)", "hosts", "who", "verb", "release", "from", "to", "outco
 # What the steps of a deploy register on a host, and what the host was doing meanwhile.
 STEPS = {
     "__tornado_app_begun": "the deploy was to begin",
-    "__tornado_app_staged": "the release was brought",
-    "__tornado_app_proved": "the release was tried off the air",
+    "__tornado_app_staged": "the release was installed and smoke-tested",
+    "__tornado_app_tested": "the smoke test ran",
     "__tornado_app_migrated": "the migration ran",
     "__tornado_app_move": "processes changed hands",
     "__tornado_app_look": "its processes were looked at again",

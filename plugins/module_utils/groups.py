@@ -136,12 +136,17 @@ class Groups:
         return str(info["statename"]) if info else "STOPPED"
 
     def is_ready(self, group: str, port: int) -> bool:
-        """Whether a process says that it is ready, and supervisord that it has stayed up (startsecs)."""
-        if self.state(group, port) != "RUNNING":
+        """Whether the process that supervisord has started says that it is ready.
+
+        It may still be STARTING for supervisord, which lets startsecs pass whatever a process says; how long a new one has to
+        stay ready before it takes over is min_ready_seconds of the handover.
+        """
+        info = self.states().get((group, port))
+        if info is None or info["statename"] not in {"STARTING", "RUNNING"}:
             return False
-        answer = self.readiness(group, port)
-        generation = group.removesuffix("-proof")
-        return bool(answer and answer.get("state") == "ready" and answer.get("generation") == generation)
+        answer = self.readiness(group, port) or {}
+        expected = ("ready", group.removesuffix("-proof"), info["pid"])
+        return (answer.get("state"), answer.get("generation"), answer.get("pid")) == expected
 
     def admin(self, group: str, port: int) -> str:
         """The path of a process's admin socket."""

@@ -14,7 +14,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.eyewall.tornado.plugins.module_utils.groups import has_supervisor
 from ansible_collections.eyewall.tornado.plugins.module_utils.host_state import HostState, is_bare
 from ansible_collections.eyewall.tornado.plugins.module_utils.layout import GENERATION, link
-from ansible_collections.eyewall.tornado.plugins.module_utils.root import Failure, alone
+from ansible_collections.eyewall.tornado.plugins.module_utils.root import POLL_SECONDS, Failure, alone
 from ansible_collections.eyewall.tornado.plugins.module_utils.strangers import Stranger, end, refusal
 
 DOCUMENTATION = r"""
@@ -23,12 +23,13 @@ short_description: Take a host from its current generation to the wanted one, wi
 description:
   - A generation is a release with its settings, one supervisord process group whose configuration never changes
     (M(eyewall.tornado.smoke_test) writes it). The move is, for a batch of ports at a time, to start the new process (it joins
-    the port), to wait until its admin socket says that it is ready, to ask the old one to drain, and to stop it when it has. At
-    the end C(current) points to the new generation, which is what starts at boot, and the old group is gone.
+    the port), to wait until its admin socket has said for C(min_ready_seconds) that it is ready, to ask the old one to drain, and
+    to stop it when it has. At the end C(current) points to the new generation, which is what starts at boot, and the old group
+    is gone.
   - Before that, whatever else runs as the account is looked for, and whatever else listens on the ports. What a release left is
     ended; what anything else leads to, C(strangers) says. The result names both.
   - Whatever state an interrupted run left is taken from where it is.
-  - When a new process does not get ready, or ends within C(min_ready_seconds), every port is given back to the old
+  - When a new process does not get ready, or ends before the last old one has, every port is given back to the old
     generation, and the result holds the last lines of that process's log.
 options:
   root: {type: path, required: true, description: The application's directory on the host.}
@@ -36,7 +37,7 @@ options:
   sockets: {type: path, required: true, description: Directory of the admin sockets.}
   start_timeout: {type: int, default: 30, description: Seconds that a process has to get ready.}
   stop_timeout: {type: int, default: 60, description: "Seconds that a process has to leave; supervisord kills it before."}
-  min_ready_seconds: {type: float, default: 0, description: Seconds that new processes are watched after the last takeover.}
+  min_ready_seconds: {type: float, default: 0, description: Seconds that a new process stays ready before its old one drains.}
   parallel_processes: {type: int, default: 1, description: How many ports are handed over at once.}
   surplus:
     description: What becomes of old processes on ports that the wanted generation does not have. C(keep) lets them serve what
@@ -95,16 +96,16 @@ class Mover(HostState):
         for port in sorted(started):
             if pids.get(port) != started[port] or not self.is_ready(self.generation, port):
                 raise Failure(
-                    f"{self.generation}:{port} took over, and ended (supervisord: "
+                    f"{self.generation}:{port} was ready, and ended (supervisord: "
                     f"{self.state(self.generation, port)}).{self.log(self.generation, port)}"
                 )
 
     def watch_new(self, started: dict[int, int], since: float) -> None:
-        """Watch the new processes until a while has passed since the last one took over; while old ones drain, it passes."""
+        """Watch the new processes until a while has passed since the last one was ready. Raises Failure as `check` does."""
         deadline = since + self.params["min_ready_seconds"]
         self.check(started)
         while time.monotonic() < deadline:
-            time.sleep(0.2)
+            time.sleep(POLL_SECONDS)
             self.check(started)
 
     def end_what_was_left(self) -> None:
@@ -131,13 +132,13 @@ class Mover(HostState):
                         self.end(group, ports)
                 for port, seconds in self.start(self.generation, ports).items():
                     self.report.setdefault(port, {})["ready_seconds"] = seconds
-                took_over = time.monotonic()
+                ready = time.monotonic()
                 started |= {port: pid for port, pid in self.pids().items() if port in ports}
+                self.watch_new(started, ready)
                 for group in self.others():
                     self.end(group, ports)
-                # before the next ports have none but new processes, too
-                self.check(started)
-            self.watch_new(started, took_over)
+            # the first ones had the port alone while the last old ones drained
+            self.check(started)
             kept = self.kept()
             for group in self.others():
                 self.end(

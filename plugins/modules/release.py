@@ -34,12 +34,13 @@ from ansible_collections.eyewall.tornado.plugins.module_utils.layout import (
     sync,
 )
 from ansible_collections.eyewall.tornado.plugins.module_utils.root import Failure, alone, withdraw
+from ansible_collections.eyewall.tornado.plugins.module_utils.smoke import OPTIONS, smoke_test
 from ansible_collections.eyewall.tornado.plugins.module_utils.text import shown
 from ansible_collections.eyewall.tornado.plugins.module_utils.wheel import FULL, Virtualenv, inside
 
 DOCUMENTATION = r"""
 module: release
-short_description: Install a release beside the ones that are there
+short_description: Install a release beside the ones that are there, and run its smoke test
 description:
   - Unpacks the bundle, makes the environment if it is not there, makes the release's virtualenv from it, imports the factory, and
     writes C(release.json), which vouches for every file. Only when all of it is on the disk are the static files published under
@@ -49,6 +50,7 @@ description:
   - An environment is a virtualenv with the locked requirements, complete when it has its C(environment.json). The releases that
     need it are hard links to its files, so that a release of changed code takes neither the time nor the space of its
     requirements.
+  - With C(smoke_test), what M(eyewall.tornado.smoke_test) does follows in the same call, which is a third of a second less.
   - Nothing that runs is touched. On failure, the disk is as full as before, without the two tar files.
 options:
   root: {type: path, required: true, description: The application's directory on the host.}
@@ -61,6 +63,7 @@ options:
   user: {type: str, required: true, description: The account that imports the factory.}
   data: {type: path, required: true, description: "The account's home, in which it does."}
   timeout: {type: int, required: true, description: Seconds that the import may take.}
+  smoke_test: {type: dict, description: "What M(eyewall.tornado.smoke_test) takes; without it, there is no smoke test."}
 """
 
 # Dates between 2001 and 2017: nginx makes ETag and Last-Modified of a file's date and size.
@@ -373,20 +376,23 @@ def main() -> None:
             "user": {"type": "str", "required": True},
             "data": {"type": "path", "required": True},
             "timeout": {"type": "int", "required": True},
+            "smoke_test": {"type": "dict", "options": OPTIONS},
         },
         supports_check_mode=True,
     )
-    root = Path(module.params["root"])
+    root, tested = Path(module.params["root"]), {}
     try:
         changed = not Installer(module.params).is_done()
         if changed and not module.check_mode:
             os.umask(0o022)  # whatever the connection's is: the application reads below it
             with alone(root):
                 Installer(module.params).make()
+        if module.params["smoke_test"]:
+            tested = smoke_test(module.params["smoke_test"], check=module.check_mode)
     except (Failure, OSError) as failure:
         module.fail_json(msg=str(failure))
     place = root / "releases" / module.params["release"]
-    module.exit_json(changed=changed, diff={"before": "", "after": f"{place}\n" if changed else ""})
+    module.exit_json(**{**tested, "changed": changed}, diff={"before": "", "after": f"{place}\n" if changed else ""})
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def served(host: Host, capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[
     host.move(moved)
 
     def deploy() -> dict[str, Any]:
-        run_module(host.modules.proof, capsys, **wanted)
+        run_module(host.modules.smoke_test, capsys, **wanted)
         result = run_module(host.modules.generation, capsys, **moved)
         host.is_at(moved)
         return result
@@ -133,7 +133,7 @@ def test_what_a_rollback_leads_to_survives_the_loss_of_the_manifest(
         (a, False, host.ports[:2]),
     ], "its ports are known by its sockets"
     assert len(told["damaged"]) == 2, "the manifest, and the line of the journal that was cut"
-    run_module(host.modules.proof, capsys, **host.wanted("b"))
+    run_module(host.modules.smoke_test, capsys, **host.wanted("b"))
     run_module(host.modules.generation, capsys, **moved)
     (goal,) = [one["name"] for one in info_of(host.root, capsys)["generations"] if one["before"]]
     assert goal == a

@@ -71,8 +71,8 @@ def programs() -> Iterator[None]:
 def deploy(disk: Disk, number: int) -> None:
     """Do what the role does on a host, but for the processes: begin, stage, write a generation, make it current, end."""
     root, release = str(layout_of(disk).root), f"{number}.0"
-    module, proof, generation = (load_module(name) for name in ("deploy_lock", "smoke_test", "handover"))
-    groups = helper("groups")
+    module, generation = (load_module(name) for name in ("deploy_lock", "handover"))
+    smoke, groups = (helper(name) for name in ("smoke", "groups"))
     groups.supervisord = Supervisord  # type: ignore[attr-defined]
     name = f"board-{release}-aaaaaa"
     run(module, root=root, state="begun", wanted=name, release=release, verb="deploy", expires=600, **RUN)
@@ -85,7 +85,7 @@ def deploy(disk: Disk, number: int) -> None:
         "settings": {"NUMBER": str(number)}, "secrets": {"KEY": "x"}, "ports": [8000], "group": GROUP, "user": None,
         "remember": True,
     }  # fmt: skip
-    proof.Prover(wanted).write()
+    smoke.SmokeTest(wanted).write()
     mover = generation.Mover(wanted)
     mover.add(name)
     mover.make_current(mover.current if mover.current != name else None)

@@ -217,7 +217,8 @@ def name(**given: Any) -> str:
         task for task in load_yaml(ROLES / "tornado_app" / "tasks" / "preflight.yml") if "eyewall.tornado.plan" in task
     ]
     written = {**BOARD, **given}
-    arguments = {key: evaluate(value[2:-2], **written) for key, value in task["eyewall.tornado.plan"].items()}
+    texts = {key: value for key, value in task["eyewall.tornado.plan"].items() if key != "task_files"}
+    arguments = {key: evaluate(value[2:-2], **written) for key, value in texts.items()}
     return str(plugin("action", "plan").plan(**arguments)["generation"])
 
 

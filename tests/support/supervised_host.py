@@ -43,7 +43,8 @@ class Modules(NamedTuple):
 
     generation: ModuleType
     info: ModuleType
-    proof: ModuleType
+    smoke_test: ModuleType
+    smoke: ModuleType
     groups: ModuleType
     root: ModuleType
 
@@ -213,7 +214,7 @@ class Host:
             if key in given
         }
         wanted = self.wanted(letter, ports, **given)
-        self.modules.proof.Prover(wanted).write()
+        self.modules.smoke.SmokeTest(wanted).write()
         shared = {key: wanted[key] for key in ("root", "generation", "sockets", "stop_timeout", "log_lines")}
         defaults = {
             "parallel_processes": 1,
@@ -272,9 +273,9 @@ class Host:
 
 @pytest.fixture(name="modules")
 def modules_fixture() -> Iterator[Modules]:
-    generation, info, proof = (load_module(name) for name in ("handover", "handover_info", "smoke_test"))
-    groups, root = (helper(name) for name in ("groups", "root"))
-    yield Modules(generation, info, proof, groups, root)
+    generation, info, smoke_test = (load_module(name) for name in ("handover", "handover_info", "smoke_test"))
+    smoke, groups, root = (helper(name) for name in ("smoke", "groups", "root"))
+    yield Modules(generation, info, smoke_test, smoke, groups, root)
     gc.collect()  # while the file's filter of warnings holds
 
 

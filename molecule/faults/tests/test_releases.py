@@ -52,7 +52,7 @@ def test_release_that_imports_on_the_controller_alone_is_found_while_staging(fle
         watch.only(before["app1"].release)
     refused(
         run,
-        f"testapp {name} was not deployed: app1, app2 failed while the release was brought.",
+        f"testapp {name} was not deployed: app1, app2 failed while the release was installed and smoke-tested.",
         "tornado_app_factory is 'testapp:make_app', and importing it on this host failed:",
         "OSError: no /usr/lib/libtestapp.so",
         "app1, app2: never left",
@@ -88,7 +88,7 @@ def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, n
     finally:
         for file in (sent, whole):
             file.unlink()
-    refused(run, "app1, app2 failed while the release was brought", "the wheelhouse has no wheel of 'argon2-cffi==")
+    refused(run, "app1, app2 failed while the release was installed and smoke-tested", "the wheelhouse has no wheel of 'argon2-cffi==")
 
 
 def test_health_path_that_answers_500_is_found_off_the_air(fleet, before, candidate, watched, refused):
@@ -97,7 +97,7 @@ def test_health_path_that_answers_500_is_found_off_the_air(fleet, before, candid
         watch.only(before["app1"].release)
     refused(
         run,
-        "app1, app2 failed while the release was tried off the air",
+        "app1, app2 failed while the release was installed and smoke-tested",
         "GET /health was answered with 500; allowed is 200 to 299. The last lines of its log:",
         r" TESTAPP_FAULT is 'health'\x00 ",
         "app1, app2: never left",
@@ -165,7 +165,7 @@ def test_process_that_dies_takes_every_host_back(fleet, before, mortal, watched,
     refused(
         run,
         f"testapp {new} was not deployed: {host} failed while processes changed hands.",
-        ":8001 took over, and ended",
+        ":8001 was ready, and ended",
         "The last lines of its log:",
         f"app1, app2: back on {old}" if host == "app2" else f"app1: back on {old} app2: never left {old}",
         same_processes=False,

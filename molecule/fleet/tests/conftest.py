@@ -22,6 +22,8 @@ from support.waiting import until
 
 RATE = 100.0  # quick requests per second through all doors: the machine has to deploy, too
 PAUSE = 1.0  # traffic before and after
+# What stops a deploy between two hosts has this long to see that the first has changed: two scenarios share two cores.
+HOLD = {"tornado_app_min_ready_seconds": 12}
 
 FIRST_SECRET = "first-secret-of-the-testapp"
 SECOND_SECRET = "second-secret-of-the-testapp"
@@ -94,7 +96,7 @@ def hooks(fleet: Fleet) -> dict[str, Any]:
 def seen_in_the_middle(fleet: Fleet, pid: int, wanted: dict[str, Any]) -> Middle:
     """Stop a deploy when the first host has changed, look around, and let it go on.
 
-    It is stopped while the first host's old processes drain, so before the second host has its turn.
+    It is stopped while the first host's new processes are watched (HOLD), so before the second host has its turn.
     """
     release = wanted["tornado_app_version"]
     first, *_ = fleet.hosts
@@ -138,7 +140,7 @@ def deploy(
     before = look(fleet)
     with Traffic(fleet.doors, RATE) as traffic:
         time.sleep(PAUSE)
-        with traffic.during("deploy"), fleet.start("deploy", **wanted, **hooks) as process:
+        with traffic.during("deploy"), fleet.start("deploy", **wanted, **hooks, **HOLD) as process:
             middle = seen_in_the_middle(fleet, process.pid, wanted)
             output, _ = process.communicate(timeout=300)
         time.sleep(PAUSE)

@@ -75,7 +75,7 @@ def test_what_is_no_tornado_program_is_refused(fleet: Fleet) -> None:
     with asking(fleet, ("GET", "/")) as clients:
         run = fleet.play("deploy", tornado_app_factory="", tornado_app_command=["-m", "http.server", "8099"])
     assert run.status == 2
-    assert "app1 failed while the release was tried off the air" in run.text, run.output
+    assert "app1 failed while the release was installed and smoke-tested" in run.text, run.output
     assert "-m http.server: __main__ wants to listen on" in run.text, run.output
     assert ":8099; expected Tornado's HTTPServer" in run.text, run.output
     assert fleet.stand("app1") == before

@@ -550,9 +550,9 @@ def first_line(**hosts: dict[str, Any]) -> str:
 
 
 def test_the_first_line_of_a_failure() -> None:
-    assert first_line(app1=host(staged=UNREACHABLE), app2=host(proved=FAILED), app3=host(proved=FAILED)) == (
-        "board 1.4.2 was not deployed: app1 could not be reached while the release was brought; "
-        "app2, app3 failed while the release was tried off the air."
+    assert first_line(app1=host(staged=UNREACHABLE), app2=host(tested=FAILED), app3=host(tested=FAILED)) == (
+        "board 1.4.2 was not deployed: app1 could not be reached while the release was installed and smoke-tested; "
+        "app2, app3 failed while the smoke test ran."
     )
     # run_once: the first host's result is registered on every host
     migrated = host(migrated=FAILED)

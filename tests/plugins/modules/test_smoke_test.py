@@ -34,7 +34,7 @@ def prove(host: Host, old: dict[str, Any], capsys: pytest.CaptureFixture[str]) -
 
     def run(**given: Any) -> dict[str, Any]:
         with Poller(host, host.ports_of(old)) as poller:
-            result = run_module(host.modules.proof, capsys, **host.wanted("b", **given))
+            result = run_module(host.modules.smoke_test, capsys, **host.wanted("b", **given))
             time.sleep(0.05)
         assert poller.failures == []
         assert [poller.saw(port) for port in host.ports_of(old)] == [[old["generation"]]] * 2
@@ -78,7 +78,7 @@ def test_a_wrong_answer_is_named(host: Host, prove: Prove, status: int, path: st
     result = prove(health_path="/health", smoke_paths=["/", "/about"], settings={"ANSWERS": json.dumps({path: status})})
     group = host.wanted("b")["generation"] + "-proof"
     assert result["msg"].startswith(
-        f"Off the air, before any port was touched: {group}: GET {path} was answered with {status}; "
+        f"Smoke test, before any port was changed: {group}: GET {path} was answered with {status}; "
         f"allowed is 200 to {below}. The last lines of its log:\n"
     )
     assert f"fake runner {group} on {host.ports[0]}: ready" in result["msg"]
@@ -92,7 +92,7 @@ def test_a_path_that_is_health_and_smoke_has_to_be_healthy(prove: Prove) -> None
 
 def test_no_answer_in_time_is_named(host: Host, prove: Prove) -> None:
     result = prove(health_path="/health", settings={"ANSWERS": '{"/health": 0}'}, start_timeout=1)
-    assert result["msg"].startswith("Off the air, before any port was touched: ")
+    assert result["msg"].startswith("Smoke test, before any port was changed: ")
     assert "-proof: GET /health gave no answer within 1 s (TimeoutError" in result["msg"]
     assert off_air(host) == ["ready", "leaving", "gone"]
 
@@ -124,7 +124,7 @@ def test_a_process_that_does_not_get_ready_is_named(
     result = prove(settings={"MISBEHAVE": misbehaviour}, start_timeout=1)
     group = host.wanted("b")["generation"] + "-proof"
     assert result["msg"].startswith(
-        f"Off the air, before any port was touched: {group}:{host.ports[0]} {why}. The last lines of its log:\n"
+        f"Smoke test, before any port was changed: {group}:{host.ports[0]} {why}. The last lines of its log:\n"
     )
     assert f"fake runner {group} on {host.ports[0]}: {line}" in result["msg"]
     assert off_air(host).count(line) == 1, "nobody starts it again"
@@ -146,7 +146,7 @@ def test_a_configuration_that_supervisord_refuses_changes_nothing(host: Host, pr
 
 def test_what_an_interrupted_proof_left_is_proved_and_gone(host: Host, prove: Prove) -> None:
     wanted = host.wanted("b")
-    abandoned, group = host.modules.proof.Prover(wanted), wanted["generation"] + "-proof"
+    abandoned, group = host.modules.smoke.SmokeTest(wanted), wanted["generation"] + "-proof"
     abandoned.write()
     abandoned.add_group(group, abandoned.place(wanted["generation"]) / "proof.conf")
     abandoned.start(group, host.ports[:1])
@@ -159,7 +159,7 @@ def test_the_current_generation_has_proved_itself(
     host: Host, old: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for check in (False, True):
-        result = run_module(host.modules.proof, capsys, check=check, **host.wanted("a", settings={"OTHER": "x"}))
+        result = run_module(host.modules.smoke_test, capsys, check=check, **host.wanted("a", settings={"OTHER": "x"}))
         assert result["changed"] is False
     assert [group for group, _, _ in host.events()] == [old["generation"]] * 2, "nothing was started"
 
@@ -178,7 +178,7 @@ def test_a_generation_that_is_not_there_cannot_be_gone_back_to(host: Host, prove
 
 def test_check_mode_changes_nothing(host: Host, old: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     before, files = host.events(), sorted(host.root.rglob("*"))
-    assert run_module(host.modules.proof, capsys, check=True, **host.wanted("b"))["changed"] is True
+    assert run_module(host.modules.smoke_test, capsys, check=True, **host.wanted("b"))["changed"] is True
     assert sorted(host.root.rglob("*")) == files, "not even the file that modules lock"
     assert host.events() == before
     host.is_at(old)
@@ -192,8 +192,8 @@ def test_a_bare_host(
         "root": str(tmp_path / "opt"), "generation": "board-1", "release": "1", "program": "", "proof": "", "ports": [8000],
         "group": GROUP, "sockets": "/run/board", "health_path": "/",
     }  # fmt: skip
-    assert run_module(modules.proof, capsys, check=True, **arguments)["changed"] is True
-    assert "no supervisor" in run_module(modules.proof, capsys, **arguments)["msg"]
+    assert run_module(modules.smoke_test, capsys, check=True, **arguments)["changed"] is True
+    assert "no supervisor" in run_module(modules.smoke_test, capsys, **arguments)["msg"]
     assert not (tmp_path / "opt").exists()
 
 
@@ -228,7 +228,7 @@ def written(modules: Modules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             "root": str(tmp_path), "generation": "board-1-aaaaaa", "release": "1", "program": "[program:x]\n",
             "proof": "[program:x-proof]\n", "settings": {}, "secrets": {}, "ports": [8000, 8001], "group": GROUP, **given,
         }  # fmt: skip
-        modules.proof.Prover(params).write()
+        modules.smoke.SmokeTest(params).write()
         return tmp_path / "generations" / "board-1-aaaaaa"
 
     return write

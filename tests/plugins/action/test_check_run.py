@@ -9,7 +9,7 @@ import pytest
 from support import REPOSITORY
 from support.product import plugin
 
-action = plugin("action", "whole_run")
+action = plugin("action", "check_run")
 OURS = str(REPOSITORY / "ansible.cfg")
 
 
@@ -128,3 +128,56 @@ def test_a_run_from_the_middle_is_told_what_it_lacks(elsewhere: Path) -> None:
     status, said = run(elsewhere, "-i", "hosts.yml", str(REPOSITORY / "playbooks" / "deploy.yml"), *words)
     assert status == 2, said
     assert "the tasks before this one were left out (--start-at-task); expected is the whole run" in said
+
+
+@pytest.fixture
+def misspelt(tmp_path: Path) -> Path:
+    """Return a directory with an inventory of two hosts, one of them with every kind of mistake."""
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars" / "wrong.yml").write_text(
+        "---\nnginx_port: 80\nnginx_kepalive_timeout: 70\ntornado_app_version: 1.10\n"
+        "nginx_server_name: www.example.com\ntornado_app_batch: 3\ntornado_app_server: wsgi\n"
+    )
+    (tmp_path / "host_vars" / "right.yml").write_text("---\nnginx_port: 80\nopen_files_limit: 2048\nmy_own: 1\n")
+    (tmp_path / "hosts.yml").write_text(
+        "app:\n  vars: {ansible_connection: local, upgrades_tme: '3:00', tornado_app_name: board, tornado_app_source: /src}\n"
+        "  hosts: {wrong: , right: }\n"
+    )
+    return tmp_path
+
+
+def test_a_misspelt_variable_stops_the_run_and_is_named_with_its_place(misspelt: Path) -> None:
+    words = ("-i", "hosts.yml", str(REPOSITORY / "playbooks" / "rollback.yml"))
+    status, said = run(misspelt, *words)
+    assert status == 2, said
+    place = f"{misspelt}/host_vars/wrong.yml"
+    for sentence in (
+        f"{place}:3: nginx_kepalive_timeout is not a variable of the role nginx; "
+        "did you mean nginx_keepalive_timeout? Allowed: see roles/nginx/README.md.",
+        f"{place}:4: tornado_app_version: got a number (1.1); expected a string. Put the value in quotes.",
+        f"{place}:5: nginx_server_name: got 'www.example.com'; expected a list, as in [one, two].",
+        f"{place}:6: tornado_app_batch: got a variable that has another name now; expected tornado_app_parallel_processes.",
+        f"{place}:7: tornado_app_server: got 'wsgi'; expected tornado or gunicorn.",
+        f"{misspelt}/hosts.yml:2: upgrades_tme is not a variable of the role upgrades",
+    ):
+        assert sentence in said
+    assert said.count("upgrades_tme is not") == said.count("nginx_kepalive_timeout is not"), "it is said of two hosts"
+    assert "Roll back" not in said, "no play comes after"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("playbook", ["deploy", "status"])
+def test_an_application_without_a_name_is_refused_before_anything(tmp_path: Path, playbook: str) -> None:
+    (tmp_path / "hosts.yml").write_text("app:\n  hosts: {a1: {ansible_connection: local}}\n")
+    status, said = run(tmp_path, "-i", "hosts.yml", str(REPOSITORY / "playbooks" / f"{playbook}.yml"))
+    assert status == 2, said
+    assert (
+        "tornado_app_name: got nothing; expected a string. tornado_app_source: got nothing; expected a string." in said
+    )
+
+
+@pytest.mark.slow
+def test_a_misspelt_variable_is_no_reason_to_show_no_status(misspelt: Path) -> None:
+    _, said = run(misspelt, "-i", "hosts.yml", str(REPOSITORY / "playbooks" / "status.yml"))
+    assert "is not a variable of" not in said
+    assert "Show every host" in said

@@ -1,4 +1,4 @@
-"""Refuse a run that would do nothing, or a part of what it is for: it would end well, or with an undefined variable."""
+"""Refuse a run that would do nothing, or a part of what it is for, and one whose inventory has a variable that no role takes."""
 
 import difflib
 import sys
@@ -10,6 +10,10 @@ from typing import Any
 from ansible import constants, context
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as core
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.known_variables import (
+    missing_variables,
+    mistaken_variables,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OLDEST = (2, 19)
@@ -64,6 +68,20 @@ def mistaken_groups(groups: Mapping[str, list[str]], sources: list[str], config:
     return sentence
 
 
+def mistaken_inputs(variables: Mapping[str, Any], *, changes: bool) -> list[str]:
+    """What is wrong with the variables of the run's hosts, each sentence once: most are said of a group."""
+    app, balancers = (variables["groups"].get(group, []) for group in ("app", "balancers"))
+    found: list[str] = []
+    for host in variables["ansible_play_hosts_all"]:
+        if host in app or host in balancers:
+            # as they are written: no template is rendered here, and no vault's secret shown
+            written = variables["hostvars"].raw_get(host)
+            found += missing_variables(written, "tornado_app") if host in app else []
+            # a typo is no reason to show nothing
+            found += mistaken_variables(written) if changes else []
+    return list(dict.fromkeys(found))
+
+
 class ActionModule(ActionBase):  # type: ignore[misc]
     TRANSFERS_FILES = False
     _requires_connection = False
@@ -82,6 +100,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 constants.CONFIG_FILE,
             ),
         ]
-        if found := [sentence for sentence in sentences if sentence]:
+        found = [sentence for sentence in sentences if sentence]
+        if not found:
+            found = mistaken_inputs(variables, changes=self._task.args["changes"])
+        if found:
             result.update(failed=True, msg=" ".join(found))
         return result

@@ -1,14 +1,14 @@
-"""Refuse a variable that looks like a role's input and is none, and a value that YAML has changed: neither may pass silently."""
+"""A variable that looks like a role's input and is none, and a value that YAML has changed: neither may pass silently."""
 
 import datetime
 import difflib
+import functools
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.plugins.action import ActionBase
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # Nobody else's role has a name like these. Variables of the others' prefixes may be another role's, and are left alone unless
@@ -63,6 +63,7 @@ BOOLEANS = {
 }  # as Ansible has them
 
 
+@functools.cache
 def role_options(roles: Path = ROLES) -> dict[str, dict[str, dict[str, Any]]]:
     """What each role says of the variables that it takes, in its `meta/argument_specs.yml`."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -158,33 +159,36 @@ def place(value: Any) -> str:
     return f"{origin.path}:{origin.line_num}: " if origin and origin.path else ""
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
-    TRANSFERS_FILES = False
-    _requires_connection = False
+def missing_variables(variables: Mapping[str, Any], role: str) -> list[str]:
+    """A sentence for each input that a role cannot do without, and that a host does not have."""
+    options = role_options()[role]
+    return [
+        f"{name}: got nothing; expected {FORMS[option['type']]}."
+        for name, option in sorted(options.items())
+        if option.get("required") and name not in variables
+    ]
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        variables = task_vars or {}
-        taken = role_options()
-        sentences = [
-            f"{place(variables[old])}{old}: got a variable that has another name now; expected {new}."
-            for old, new in RENAMED.items()
-            if old in variables
-        ]
-        sentences += [
-            f"{place(variables[name])}{name} is not a variable of the role {role}"
-            + (f"; did you mean {near}?" if near else ".")
-            + f" Allowed: see roles/{role}/README.md."
-            for name, role, near in unknown_variables(sorted(set(variables) - set(RENAMED) - FACTS), taken)
-        ]
-        for name, option in sorted(part for options in taken.values() for part in options.items()):
-            if name not in variables:
-                continue
-            value = variables[name]
-            if changed := changed_by_yaml(value, "str" in (option.get("type"), option.get("elements"))):
-                sentences.append(f"{place(value)}{name}: got {changed}; expected a string. Put the value in quotes.")
-            elif wrong := mistaken_form(value, option):
-                sentences.append(f"{place(value)}{name}: got {wrong}.")
-        if sentences:
-            result.update(failed=True, msg=" ".join(sentences))
-        return result
+
+def mistaken_variables(variables: Mapping[str, Any]) -> list[str]:
+    """A sentence for each of a host's variables, as they are written, that no role takes as it is."""
+    taken = role_options()
+    sentences = [
+        f"{place(variables[old])}{old}: got a variable that has another name now; expected {new}."
+        for old, new in RENAMED.items()
+        if old in variables
+    ]
+    sentences += [
+        f"{place(variables[name])}{name} is not a variable of the role {role}"
+        + (f"; did you mean {near}?" if near else ".")
+        + f" Allowed: see roles/{role}/README.md."
+        for name, role, near in unknown_variables(sorted(set(variables) - set(RENAMED) - FACTS), taken)
+    ]
+    for name, option in sorted(part for options in taken.values() for part in options.items()):
+        if name not in variables:
+            continue
+        value = variables[name]
+        if changed := changed_by_yaml(value, "str" in (option.get("type"), option.get("elements"))):
+            sentences.append(f"{place(value)}{name}: got {changed}; expected a string. Put the value in quotes.")
+        elif wrong := mistaken_form(value, option):
+            sentences.append(f"{place(value)}{name}: got {wrong}.")
+    return sentences
