@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.eyewall.tornado.plugins.module_utils.layout import prepare, put, remove
+from ansible_collections.eyewall.tornado.plugins.module_utils.units import units_of
 
 DOCUMENTATION = r"""
 module: files
@@ -18,6 +19,9 @@ description:
   - Each file is root's. It is replaced in one step (rename(2)) and is on the disk when the task ends, its name included, so a
     power cut leaves the old file or the new one. C(ansible.builtin.template) syncs nothing, and takes a task of some 0.7 s for
     each file, and another one for its directory.
+  - systemd reads units whose files are below C(/etc/systemd/system) again, if they have changed since it did (daemon-reload of
+    systemctl(1)). This is so in a task that finds the files as they should be, too, because the run before may have been killed.
+  - An action plugin asks the host first, in one command, and sends this module only if something is to do.
   - Directories that are missing are made. Every file with C(validate) is checked before any of the files is replaced.
   - In check mode nothing is written or validated.
 options:
@@ -56,6 +60,15 @@ def found(path: Path) -> File | None:
     return File(path.read_bytes(), status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
 
+def reload_units(module: AnsibleModule, names: list[str], *, changed: bool) -> None:
+    """Let systemd read units again, unless what it has read is what is there."""
+    if names and not changed:
+        _, said, _ = module.run_command(["systemctl", "show", "--property=NeedDaemonReload", "--value", *names])
+        changed = "yes" in said
+    if names and changed:
+        module.run_command(["systemctl", "daemon-reload"], check_rc=True)
+
+
 def main() -> None:
     option = {
         "path": {"type": "path", "required": True},
@@ -69,6 +82,7 @@ def main() -> None:
     )
     os.umask(0o022)
     diff, made = [], []
+    names = units_of(Path(file["path"]) for file in module.params["files"])
     try:
         for file in module.params["files"]:
             path, mode = Path(file["path"]), int(file["mode"], 8)
@@ -89,6 +103,8 @@ def main() -> None:
                     module.fail_json(msg=f"{refused} {err or out}".strip())
         while made:
             put(*made.pop(0))
+        if not module.check_mode:
+            reload_units(module, names, changed=bool(diff))
     except OSError as error:
         module.fail_json(msg=f"{error.filename}: got '{error.strerror}'; expected a file that can be written.")
     finally:

@@ -88,7 +88,11 @@ def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, n
     finally:
         for file in (sent, whole):
             file.unlink()
-    refused(run, "app1, app2 failed while the release was installed and smoke-tested", "the wheelhouse has no wheel of 'argon2-cffi==")
+    refused(
+        run,
+        "app1, app2 failed while the release was installed and smoke-tested",
+        "the wheelhouse has no wheel of 'argon2-cffi==",
+    )
 
 
 def test_health_path_that_answers_500_is_found_off_the_air(fleet, before, candidate, watched, refused):

@@ -112,7 +112,8 @@ def test_disk_that_is_full(fleet, before, names, watched, refused, changed):
             watch.only(before["app1"].release)
         refused(
             run,
-            f"testapp {variables['tornado_app_version']} was not deployed: app1 failed while the release was installed and smoke-tested.",
+            f"testapp {variables['tornado_app_version']} was not deployed: "
+            "app1 failed while the release was installed and smoke-tested.",
             "app1 has no space left in /opt/testapp for release",
             "app1, app2: never left",
         )

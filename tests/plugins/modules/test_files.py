@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.product import load_module, run_module
+from support.product import helper, load_module, run_module
 
 module = load_module("files")
 
@@ -91,3 +91,29 @@ def test_a_directory_in_the_place_of_a_file_stays(write: Any, tmp_path: Path) ->
     said = write({"path": str(path), "content": "one\n"})["msg"]
     assert said == f"{path}: got 'Is a directory'; expected a file that can be written."
     assert (path / "inside").read_text() == "of somebody\n"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "reloads"), [(True, "no", True), (False, "yes", True), (False, "no", False)]
+)
+def test_systemd_reads_units_again_that_have_changed_since_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any, changed: bool, said: str, reloads: bool
+) -> None:
+    """Also in a run that finds the files as they should be: the one before may have been killed."""
+    units = helper("units")
+    monkeypatch.setattr(units, "UNITS", tmp_path / "system")
+    asked = tmp_path / "asked"
+    script = tmp_path / "bin" / "systemctl"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\necho "$@" >>{asked}\necho {said}\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin:/bin")
+    path = tmp_path / "system" / "nginx.service.d" / "eyewall.conf"
+    if not changed:
+        path.parent.mkdir(parents=True)
+        path.write_text("[Service]\n")
+        path.chmod(0o644)
+    result = write({"path": str(path), "content": "[Service]\n"})
+    assert result["changed"] is changed
+    question = [] if changed else ["show --property=NeedDaemonReload --value nginx.service"]
+    assert asked.read_text().splitlines() == question + ["daemon-reload"] * reloads
