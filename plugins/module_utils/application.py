@@ -60,8 +60,8 @@ def python_for_builds(targets: list[dict[str, str]]) -> tuple[str, str]:
         if found := interpreter(version):
             return version, found
     raise Refusal(
-        f"The controller has no Python that the account '{ACCOUNT}' can start, and builds are never run as root; expected "
-        f"/usr/bin/python{current} (Debian: python3), or run Ansible as an account that is not root."
+        f"Python on the controller: got none that the account '{ACCOUNT}' can start; expected "
+        f"/usr/bin/python{current} (Debian: python3), or Ansible run as an account that is not root: builds never run as root."
     )
 
 

@@ -35,7 +35,8 @@ def delivered(source: str, version: str, build: Path) -> Iterator[Exported]:
         return
     if version and not RELEASE_NAME.fullmatch(version):
         raise Refusal(
-            f"tornado_app_version is '{version}'; allowed are up to 64 letters, digits, dots, underscores and pluses."
+            f"tornado_app_version: got '{version}'; expected up to 64 letters, digits, dots, underscores and pluses, "
+            "starting with a letter or digit."
         )
     path = Path(source).resolve()
     if is_wheel(path):
@@ -43,12 +44,12 @@ def delivered(source: str, version: str, build: Path) -> Iterator[Exported]:
             own = str(parse_wheel_filename(path.name)[1])
         except InvalidWheelFilename:
             raise Refusal(
-                f"tornado_app_source is '{source}'; allowed is a wheel's own name, as in name-1.4.2-py3-none-any.whl."
+                f"tornado_app_source: got '{source}'; expected a wheel's own name, as in name-1.4.2-py3-none-any.whl."
             ) from None
         if version not in ("", own):
             raise Refusal(
-                f"tornado_app_version is '{version}', and tornado_app_source is '{source}', which is version {own}; "
-                "allowed is the wheel's own version, or none."
+                f"tornado_app_version: got '{version}' for '{source}' (tornado_app_source), which is version {own}; "
+                "expected the wheel's own version, or none."
             )
     yield Exported(path, version)
 
@@ -67,7 +68,7 @@ def check_inputs(source: str, place: Path, entry: str) -> None:
     """Refuse what can be refused by looking."""
     if not (is_wheel(place) or (place / "pyproject.toml").is_file()):
         raise Refusal(
-            f"tornado_app_source is '{without_credentials(source)}'; allowed is a directory with a pyproject.toml, a wheel, "
+            f"tornado_app_source: got '{without_credentials(source)}'; expected a directory with a pyproject.toml, a wheel, "
             "or git+https:// and a repository with a pyproject.toml (see docs/your-application.md)."
         )
     if wrong := mistake(entry):

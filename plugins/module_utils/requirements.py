@@ -71,7 +71,7 @@ def check_needs(wheels: list[Wheel], target: dict[str, str]) -> None:
                 continue
             other = there.get(canonicalize_name(need.name))
             if other is None or not need.specifier.contains(other.version, prereleases=True):
-                has = f"has {other.name}=={other.version}" if other else "lacks it"
+                has = f"{other.name}=={other.version}" if other else f"no {need.name}"
                 raise Refusal(
-                    f"tornado_app_requirements: '{wheel.name}' needs '{need}', and the lock {has}; expected what fits. {AGAIN}"
+                    f"tornado_app_requirements: got {has}; expected '{need}', which '{wheel.name}' needs. {AGAIN}"
                 )

@@ -38,7 +38,7 @@ def static_files(application: Path, static: str) -> dict[str, bytes]:
         }
     if not found:
         raise Refusal(
-            f"tornado_app_static is '{static}', and {application.name} has no file below it; allowed is a directory inside "
+            f"tornado_app_static: got '{static}', below which {application.name} has no file; expected a directory inside "
             "the built wheel, as in package/static, or '' for an application without static files."
         )
     return found

@@ -551,7 +551,7 @@ def test_what_the_runners_lock_brings_has_what_it_needs(
         return run()
 
     assert said("", server)["msg"].startswith(
-        "tornado_app_requirements: 'server' needs 'needed>=1', and the lock lacks it; expected what fits. "
+        "tornado_app_requirements: got no needed; expected 'needed>=1', which 'server' needs. "
     )
     for own, runners in ((needed, server), ("", server + needed)):
         (target,) = said(own, runners)["targets"].values()

@@ -321,7 +321,7 @@ def test_a_message_names_the_repository_and_not_a_temporary_directory(
 ) -> None:
     given |= {"lock": "requirements.lock", "source": repository.url}
     message = run_module(build, capsys, **given)["msg"]
-    assert message.startswith(f"tornado_app_source is '{repository.url}'; allowed is a directory with a pyproject.toml")
+    assert message.startswith(f"tornado_app_source: got '{repository.url}'; expected a directory with a pyproject.toml")
     (repository.app / "requirements.lock").unlink()
     repository.commit("without a lock file")
     given["source"] += "#subdirectory=app"

@@ -25,7 +25,7 @@ def inputs(helper: Callable[[str], ModuleType]) -> ModuleType:
     ],
 )
 def test_a_factory_that_is_none(inputs: ModuleType, source: Path, factory: str) -> None:
-    with pytest.raises(inputs.Refusal, match=r"tornado_app_factory is '.*'; allowed is package.module:factory"):
+    with pytest.raises(inputs.Refusal, match=r"tornado_app_factory: got '.*'; expected package.module:factory"):
         inputs.check_inputs(str(source), source, factory)
 
 
@@ -39,16 +39,14 @@ def test_what_is_run(inputs: ModuleType, source: Path, entry: str) -> None:
 
 @pytest.mark.parametrize("entry", ["-m ", "-m a b", "-m -c", "-m board:x"])
 def test_a_module_that_is_none(inputs: ModuleType, source: Path, entry: str) -> None:
-    with pytest.raises(
-        inputs.Refusal, match=r"tornado_app_command begins with '-m .*'; allowed is '-m' and the name of a"
-    ):
+    with pytest.raises(inputs.Refusal, match=r"tornado_app_command: got '-m .*'; expected '-m' and the name of a"):
         inputs.check_inputs(str(source), source, entry)
 
 
 @pytest.mark.parametrize("version", ["1.0/..", "a b", "-1", "x" * 65, "1.0\n", ".."])
 def test_a_release_name_that_is_none(inputs: ModuleType, source: Path, tmp_path: Path, version: str) -> None:
     with (
-        pytest.raises(inputs.Refusal, match="tornado_app_version is "),
+        pytest.raises(inputs.Refusal, match="tornado_app_version: got "),
         inputs.delivered(str(source), version, tmp_path),
     ):
         pass
@@ -68,14 +66,14 @@ def test_a_source_that_is_not_there(inputs: ModuleType, tmp_path: Path) -> None:
         with pytest.raises(inputs.Refusal) as refused:
             inputs.check_inputs(str(place), place, "a:b")
         assert str(refused.value).startswith(
-            f"tornado_app_source is '{place}'; allowed is a directory with a pyproject.toml, a wheel, or git+https:// "
+            f"tornado_app_source: got '{place}'; expected a directory with a pyproject.toml, a wheel, or git+https:// "
         )
 
 
 def test_a_wheel_with_a_name_that_is_none(inputs: ModuleType, tmp_path: Path) -> None:
     (file := tmp_path / "board.whl").touch()
     with (
-        pytest.raises(inputs.Refusal, match=r"board\.whl'; allowed is a wheel's own name"),
+        pytest.raises(inputs.Refusal, match=r"board\.whl'; expected a wheel's own name"),
         inputs.delivered(str(file), "", tmp_path),
     ):
         pass

@@ -31,7 +31,7 @@ def test_a_static_directory_that_is_none(static_files: ModuleType, tmp_path: Pat
     with pytest.raises(static_files.Refusal) as refused:
         static_files.static_files(file, static)
     assert str(refused.value).startswith(
-        f"tornado_app_static is '{static}', and {file.name} has no file below it; allowed is"
+        f"tornado_app_static: got '{static}', below which {file.name} has no file; expected"
     )
 
 

@@ -153,7 +153,7 @@ def test_a_static_directory_that_is_none_leaves_no_bundle(
 ) -> None:
     for _ in range(2):
         result = run_module(build, capsys, **(given | {"static": "board/stattic"}))
-        assert result["msg"].startswith("tornado_app_static is 'board/stattic'")
+        assert result["msg"].startswith("tornado_app_static: got 'board/stattic'")
     assert list(Path(given["build"]).rglob("*.tar")) == []
 
 
@@ -314,7 +314,7 @@ def test_a_wheel_is_used_as_it_is(
     assert run_module(build, capsys, **(given | {"version": "1.0.0"}))["release"] == "1.0.0"
     message = run_module(build, capsys, **(given | {"version": "1.0.1"}))["msg"]
     assert message == (
-        f"tornado_app_version is '1.0.1', and tornado_app_source is '{file}', which is version 1.0.0; allowed is the "
+        f"tornado_app_version: got '1.0.1' for '{file}' (tornado_app_source), which is version 1.0.0; expected the "
         "wheel's own version, or none."
     )
     wheel(tmp_path / "handed", {"board/__init__.py": "make_app = list\n", "board/static/a.txt": "a"})
