@@ -18,7 +18,7 @@ from ansible.template import Templar, trust_as_template
 from packaging.utils import canonicalize_name
 from support import REPOSITORY
 from support.net import free_port
-from support.product import ROLE_NAMES, TARGET, load_module, load_yaml, options_of
+from support.product import ROLE_NAMES, TARGET, helper, load_module, load_yaml, options_of
 from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import websocket_connect
 
@@ -27,7 +27,7 @@ RUNNER_LOCK = REPOSITORY / "requirements" / "runner.txt"
 CHAT = REPOSITORY / "examples" / "chat"
 each = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 
-build = load_module("build")
+lockfile, requirements = helper("lockfile"), helper("requirements")
 preflight = load_module("tornado_app_preflight")
 
 
@@ -87,8 +87,10 @@ def test_no_secret_is_a_word_of_the_command_and_each_is_asked_of_the_user(exampl
 @each
 def test_its_lock_has_hashes_and_its_own_needs_in_versions_that_the_runner_admits(example: Path) -> None:
     lock = example / "requirements.lock"
-    found = build.read_lock("tornado_app_requirements", lock)
-    build.union(found, build.read_lock("runner", RUNNER_LOCK), build.needs_of(REPOSITORY / "runner", []), [TARGET])
+    found = lockfile.read_lock("tornado_app_requirements", lock)
+    requirements.union(
+        found, lockfile.read_lock("runner", RUNNER_LOCK), requirements.needs_of(REPOSITORY / "runner", []), [TARGET]
+    )
     for need in tomllib.loads((example / "pyproject.toml").read_text())["project"]["dependencies"]:
         assert canonicalize_name(re.split(r"[\[<>=]", need)[0]) in found.names()
     assert "://" not in lock.read_text()

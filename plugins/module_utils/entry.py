@@ -32,11 +32,11 @@ def mistake(entry: str) -> str | None:
     if entry.startswith("-m "):
         if re.fullmatch(NAME, entry[3:]):
             return None
-        return f"tornado_app_command begins with '{entry}'; allowed is '-m' and the name of a module."
+        return f"tornado_app_command: got '{entry}'; expected '-m' and the name of a module."
     if entry.startswith("{site}/") or re.fullmatch(SCRIPT_NAME, entry):
         return None
     if not re.fullmatch(f"{NAME}:{NAME}", entry):
-        return f"tornado_app_factory is '{entry}'; allowed is package.module:factory."
+        return f"tornado_app_factory: got '{entry}'; expected package.module:factory."
     return None
 
 

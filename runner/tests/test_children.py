@@ -114,7 +114,7 @@ def test_a_child_that_forgets_to_end_disturbs_nobody(start: Start, way: str) -> 
         assert server.get()["pid"] == server.process.pid
     assert server.status()["pid"] == server.process.pid
     websocket = WebSocket(server).handshake()
-    websocket.echo(b"still here")
+    websocket.echo("still here")
     websocket.close()
     server.send(signal.SIGTERM)
     assert server.wait() == 0

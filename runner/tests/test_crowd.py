@@ -14,6 +14,7 @@ import pytest
 from eyewall.crowd import FEW, SLICE
 from support.runner import PATIENCE, Eyewall, WebSocket, receive_answer
 from support.waiting import until
+from wsproto.events import CloseConnection
 
 pytestmark = pytest.mark.slow
 
@@ -89,8 +90,7 @@ def test_a_process_that_drains_tells_and_cuts_in_slices(start: Start, options: t
             clients.enter_context(server.connect())
         server.send(signal.SIGTERM)
         for member in members:
-            opcode, payload = member.receive()
-            assert (opcode, struct.unpack(">H", payload[:2])[0]) == (8, 1012)
+            assert member.receive() == CloseConnection(1012, "service restart")
         # they do not answer the close frame, and so are cut
         assert server.wait() == 0
     assert f"{MANY + FEW} connections cut" in server.log
@@ -106,7 +106,7 @@ def test_one_of_many_is_served_as_any_other(crowd: Eyewall) -> None:
         connection.sendall(head + body)
         assert json.loads(receive_answer(connection)[1])["length"] == len(body)
     socket_ = WebSocket(crowd).handshake()
-    for text in (b"a", b"b"):
+    for text in ("a", "b"):
         socket_.echo(text)
     socket_.close()
     until(lambda: crowd.status()["connections"] == FEW)

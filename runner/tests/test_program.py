@@ -224,7 +224,7 @@ def test_websockets_are_told(start: Start) -> None:
     server = start(PROGRAM, program=["twice"]).ready()
     websockets = [WebSocket(server).handshake() for _ in range(4)]
     for websocket in websockets:
-        websocket.echo(b"hello")
+        websocket.echo("hello")
     assert server.status()["websockets"] == 4
     server.terminate()
     for websocket in websockets:

@@ -80,7 +80,7 @@ def test_a_peer_is_believed_only_if_listed(
 def test_a_drain_loses_nothing_and_leaves_nothing(off_air: Start, path: Path) -> None:
     server = off_air().ready()
     websocket = WebSocket(server, connection=connect_unix(path)).handshake()
-    websocket.echo(b"hello")
+    websocket.echo("hello")
     assert server.status()["websockets"] == 1
     stop_with_a_full_queue(server, lambda: connect_unix(path))
     assert websocket.wait_for_close() == (1012, "service restart")

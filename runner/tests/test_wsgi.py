@@ -24,6 +24,7 @@ from eyewall.wsgi import WSGIApplication, make
 from support.net import free_port
 from support.runner import PATIENCE, WebSocket, environment
 from support.waiting import until
+from wsproto.events import RejectConnection
 
 HUGE = 100 * 1024 * 1024
 
@@ -348,7 +349,9 @@ def test_a_client_that_leaves(gunicorn: Gunicorn) -> None:
 
 def test_websocket(gunicorn: Gunicorn) -> None:
     socket_ = WebSocket(gunicorn, "/echo")  # type: ignore[arg-type]  # it has connect()
-    assert b"501" in socket_.stream.readline()
+    event = socket_.receive()
+    assert isinstance(event, RejectConnection)
+    assert event.status_code == 501
     socket_.close()
     assert "/echo$ is a WebSocket" in gunicorn.log
 

@@ -31,7 +31,7 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     try:
         given.doors = {name: loopback(url) for name, _, url in pairs}
     except ValueError as error:
-        parser.error(f"--door: {error}")
+        parser.error(str(error))
     return given
 
 

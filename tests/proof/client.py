@@ -18,31 +18,24 @@ import gzip
 import hashlib
 import itertools
 import json
+import operator
 import re
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 import brotli
+from wsproto.events import CloseConnection, Ping, TextMessage
+from wsproto.frame_protocol import CloseReason
 
-from proof.http import (
-    CLOSE,
-    GOING_AWAY,
-    NORMAL,
-    PING,
-    PONG,
-    SERVICE_RESTART,
-    TEXT,
-    Answer,
-    ClosedBeforeAnswerError,
-    Connection,
-    LostError,
-)
+from proof.http import Answer, ClosedBeforeAnswerError, Connection, LostError
 from proof.report import FIELDS, Request
+from proof.transport import Transport
+from proof.websocket import WebSocketConnection
 
 # Seconds; a machine whose CPU is emulated has `Client.slowness` times as long.
 TIMEOUT = 30.0  # for one request, whatever it is
@@ -127,7 +120,10 @@ class Door:
         return cls(name, parts.hostname or "", parts.port or 80)
 
     def connection(self) -> Connection:
-        return Connection(self.host, self.port)
+        return Connection(Transport(self.host, self.port))
+
+    def websocket(self) -> WebSocketConnection:
+        return WebSocketConnection(Transport(self.host, self.port))
 
 
 @dataclass(frozen=True)
@@ -298,68 +294,66 @@ class WebSocket:
         await asyncio.sleep(delay)
         while self._waiting or not self._client.stopping:
             start, begun = time.time(), time.monotonic()
-            connection, answer, detail = self._door.connection(), None, ""
+            connection, headers, detail = self._door.websocket(), dict[str, str](), ""
             try:
                 async with asyncio.timeout(self._client.timeout):
-                    await connection.open()
-                    answer = await connection.upgrade("/live")
+                    headers = await connection.open("/live")
                 seconds = time.monotonic() - begun
                 fate = await self._talk(connection)
             except (OSError, EOFError, LostError) as error:
                 seconds, fate = time.monotonic() - begun, "lost"
-                detail = f"{'ended without being told' if answer else 'not opened'}: {error!r}"
+                detail = f"{'ended without being told' if headers else 'not opened'}: {error!r}"
                 self._lose(detail)
             connection.close()
-            who = {name: answer.headers.get(f"x-{name}", "") if answer else "" for name in IDENTITY}
+            who = {name: headers.get(f"x-{name}", "") for name in IDENTITY}
             self._client.record(Request("WebSocket", self._door.name, start, seconds, fate, detail=detail, **who))
             if fate == "lost":
                 await asyncio.sleep(RECONNECT_PAUSE * self._client.slowness)
 
-    async def _talk(self, connection: Connection) -> str:
+    async def _talk(self, connection: WebSocketConnection) -> str:
         """Send and receive until one side says goodbye; return the connection's fate, or raise what cut it."""
         self._resent = set(self._waiting)
         speaking = asyncio.create_task(self._speak(connection))
         try:
             while True:
-                opcode, payload = await connection.receive_frame()
-                if opcode == TEXT:
-                    self._heard(payload)
-                elif opcode == PING:
-                    await connection.send_frame(PONG, payload)
-                elif opcode == CLOSE:
-                    code = int.from_bytes(payload[:2], "big")
-                    if code in (GOING_AWAY, SERVICE_RESTART):
-                        await connection.send_frame(CLOSE, payload[:2])
+                event = await connection.receive()
+                if isinstance(event, TextMessage):
+                    self._heard(event.data)
+                elif isinstance(event, Ping):
+                    await connection.send(event.response())
+                elif isinstance(event, CloseConnection):
+                    if event.code in (CloseReason.GOING_AWAY, CloseReason.SERVICE_RESTART):
+                        await connection.send(event.response())
                         return "told"
-                    if code == NORMAL and self._client.stopping and not self._waiting:
+                    if event.code == CloseReason.NORMAL_CLOSURE and self._client.stopping and not self._waiting:
                         return "answered"
-                    raise LostError(f"closed with {code}")
+                    raise LostError(f"closed with {int(event.code)}")
         finally:
             speaking.cancel()
 
-    async def _speak(self, connection: Connection) -> None:
+    async def _speak(self, connection: WebSocketConnection) -> None:
         """Send messages, those without echo again, until traffic stops and every echo is there; then say goodbye."""
         for message in list(self._waiting):
-            await connection.send_frame(TEXT, message.encode())
+            await connection.send(TextMessage(message))
         while self._waiting or not self._client.stopping:
             if not self._client.stopping:
                 message = str(next(self._numbers))
                 self._waiting[message] = (time.time(), time.monotonic())
-                await connection.send_frame(TEXT, message.encode())
+                await connection.send(TextMessage(message))
             await asyncio.sleep(MESSAGE_PAUSE * self._client.slowness)
             if any(time.monotonic() - begun > self._client.timeout for _, begun in self._waiting.values()):
                 connection.abort()
-        await connection.send_frame(CLOSE, NORMAL.to_bytes(2, "big"))
+        await connection.send(CloseConnection(CloseReason.NORMAL_CLOSURE))
         await asyncio.sleep(self._client.timeout)
         connection.abort()
 
-    def _heard(self, payload: bytes) -> None:
+    def _heard(self, text: str) -> None:
         try:
-            echo = json.loads(payload)
+            echo = json.loads(text)
             start, begun = self._waiting.pop(echo["message"])
             who = {name: str(echo[name]) for name in IDENTITY}
         except (ValueError, KeyError, TypeError):
-            raise LostError(f"wrong echo: {payload[:80]!r}") from None
+            raise LostError(f"wrong echo: {text[:80]!r}") from None
         fate = "told" if echo["message"] in self._resent else "answered"
         self._client.record(Request("WebSocket message", self._door.name, start, time.monotonic() - begun, fate, **who))
 
@@ -374,7 +368,8 @@ async def make_traffic(orders: dict[str, Any], file: TextIO) -> None:
     """Make traffic until stdin is closed; `orders` are the doors, rate and slowness of `proof.traffic.Traffic`."""
     writer = csv.writer(file)
     writer.writerow(FIELDS)
-    client = Client(lambda request: writer.writerow(astuple(request)), orders["slowness"])
+    row = operator.attrgetter(*FIELDS)  # dataclasses.astuple would copy every value deeply
+    client = Client(lambda request: writer.writerow(row(request)), orders["slowness"])
     doors = [Door.at(name, url) for name, url in orders["doors"].items()]
     traffic = asyncio.create_task(client.run(doors, orders["rate"]))
     told_to_stop = asyncio.create_task(asyncio.to_thread(sys.stdin.read))

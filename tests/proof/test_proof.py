@@ -395,7 +395,7 @@ def test_the_command_fails_if_requests_were_lost(commands: Commands) -> None:
     ],
 )
 def test_no_traffic_leaves_this_machine(url: str) -> None:
-    with pytest.raises(ValueError, match=f"^'{re.escape(url)}' is no front door: allowed is http://"):
+    with pytest.raises(ValueError, match=f"^door: got '{re.escape(url)}'; expected http://"):
         Traffic({"app": url})
     assert loopback("http://[::1]:8080")
 

@@ -33,9 +33,7 @@ def loopback(url: str) -> str:
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(
-            f"{url!r} is no front door: allowed is http:// with a loopback address, as in http://127.0.0.1:8080"
-        )
+        raise ValueError(f"door: got {url!r}; expected http:// with a loopback address, as in http://127.0.0.1:8080.")
     return url
 
 

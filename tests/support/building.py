@@ -120,13 +120,15 @@ def source_fixture(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(name="runner", scope="session")
-def runner_fixture(build: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runner_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a runner, and beside it a build directory in which it is built."""
     runner = project(tmp_path_factory.mktemp("build") / "runner", "eyewall", {"src/eyewall.py": ""})
-    own = build.for_target("backends", build.read_lock("backends", BACKENDS).pins, TARGET | HERE)
-    builder = build.Builder(runner.with_name("built"), build.python_for_builds([HERE]), [{}, {}, own])
+    lockfile, application = helper("lockfile"), helper("application")
+    own = lockfile.for_target("backends", lockfile.read_lock("backends", BACKENDS).pins, TARGET | HERE)
+    python = application.python_for_builds([HERE])
+    builder = helper("builder").Builder(runner.with_name("built"), python, [{}, {}, own])
     builder.build.mkdir()
-    build.built(builder, runner, None, pytest.fail)
+    application.built(builder, runner, None, pytest.fail)
     return runner
 
 

@@ -1,19 +1,21 @@
-"""nginx' configuration as a tree."""
+"""nginx's configuration as a tree, read by crossplane (of its maintained fork, ngxparse).
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+Arguments are what nginx takes them for: without the quotes around them, and without the parentheses of an ``if``.
+"""
 
-_TOKEN = re.compile(r"""\s+|\#[^\n]*|(?P<word>"(?:\\.|[^"])*"|'(?:\\.|[^'])*'|[{};]|[^\s{};"'#][^\s{};]*)""")
+from dataclasses import dataclass
+from typing import Any
+
+import crossplane
 
 
 @dataclass
 class Block:
     """A block, or the whole file: its words (`server`, `location /`) and what stands in it, in order."""
 
-    words: list[str] = field(default_factory=list)
-    directives: list[list[str]] = field(default_factory=list)
-    blocks: list["Block"] = field(default_factory=list)
+    words: list[str]
+    directives: list[list[str]]
+    blocks: list["Block"]
 
     def get(self, name: str) -> list[str]:
         """Return the arguments of a directive that stands here once."""
@@ -38,40 +40,18 @@ class Block:
 
 
 def parse(text: str) -> Block:
-    """Return the tree of a configuration's text. AssertionError where a brace or semicolon is wrong."""
-    tokens = _words(text)
-    tree = _block([], tokens, top=True)
-    assert next(tokens, None) is None
-    return tree
+    """Return the tree of a configuration's text. AssertionError where nginx would not read it."""
+    parsed = crossplane.parse_string(text, single=True)
+    assert not parsed["errors"], parsed["errors"]
+    return _block([], parsed["config"][0]["parsed"])
 
 
-def _words(text: str) -> Iterator[str]:
-    at = 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        assert match, f"nothing of nginx: {text[at : at + 40]!r}"
-        at = match.end()
-        if match["word"]:
-            yield match["word"]
-
-
-def _block(words: list[str], tokens: Iterator[str], *, top: bool = False) -> Block:
-    block, statement = Block(words), []
-    for token in tokens:
-        if token == "{":
-            assert statement, "a block without a name"
-            block.blocks.append(_block(statement, tokens))
-            statement = []
-        elif token == "}":
-            assert not top, "a brace too many"
-            assert not statement, f"no semicolon after '{' '.join(statement)}'"
-            return block
-        elif token == ";":
-            assert statement, "a semicolon after nothing"
-            block.directives.append(statement)
-            statement = []
+def _block(words: list[str], statements: list[dict[str, Any]]) -> Block:
+    block = Block(words, [], [])
+    for statement in statements:
+        words = [statement["directive"], *statement["args"]]
+        if "block" in statement:
+            block.blocks.append(_block(words, statement["block"]))
         else:
-            statement.append(token)
-    assert top, f"'{' '.join(words)}' is not closed"
-    assert not statement, f"no semicolon after '{' '.join(statement)}'"
+            block.directives.append(words)
     return block

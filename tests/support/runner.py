@@ -1,12 +1,10 @@
 """Runs ``python -m eyewall`` as a real process, and talks to it."""
 
-import base64
 import http.client
 import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -14,6 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
+
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, CloseConnection, Event, Request, TextMessage
 
 from support import REPOSITORY
 from support.net import UnixConnection, free_port
@@ -190,51 +191,42 @@ def receive_answer(connection: socket.socket) -> tuple[str, bytes]:
 
 
 class WebSocket:
-    """As much of RFC 6455 as the tests need."""
+    """A client whose every step is the test's own: wsproto does the framing, and answers nothing by itself."""
 
     def __init__(self, server: Eyewall, path: str = "/echo", connection: socket.socket | None = None) -> None:
         self.connection = connection or server.connect()
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.connection.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-        self.stream = self.connection.makefile("rb")
+        self._framing = WSConnection(ConnectionType.CLIENT)
+        self.send(Request(host="x", target=path))
 
     def handshake(self) -> Self:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            line = self.stream.readline()
-            assert line, head
-            head += line
-        assert head.startswith(b"HTTP/1.1 101"), head
-        assert b"Connection: Upgrade" in head, head
+        event = self.receive()
+        assert isinstance(event, AcceptConnection), event
         return self
 
-    def send(self, opcode: int, payload: bytes) -> None:
-        # Masked with zeros: a client must mask, but not well.
-        self.connection.sendall(bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
+    def send(self, event: Event) -> None:
+        self.connection.sendall(self._framing.send(event))
 
-    def receive(self) -> tuple[int, bytes]:
-        head = self.stream.read(2)
-        assert len(head) == 2, "closed without a frame"
-        return head[0] & 0x0F, self.stream.read(head[1])
+    def receive(self) -> Event:
+        while (event := next(self._framing.events(), None)) is None:
+            data = self.connection.recv(65536)
+            assert data, "closed without a frame"
+            self._framing.receive_data(data)
+        return event
 
-    def echo(self, text: bytes) -> None:
-        self.send(1, text)
-        assert self.receive() == (1, text)
+    def echo(self, text: str) -> None:
+        self.send(TextMessage(text))
+        assert self.receive() == TextMessage(text)
 
     def wait_for_close(self) -> tuple[int, str]:
         """Receive a close frame and answer it; its code and reason."""
-        opcode, payload = self.receive()
-        assert opcode == 8, (opcode, payload)
-        self.send(8, payload[:2])
-        assert self.stream.read() == b""
+        event = self.receive()
+        assert isinstance(event, CloseConnection), event
+        self.send(event.response())
+        assert self.connection.recv(1) == b""
         self.close()
-        return struct.unpack(">H", payload[:2])[0], payload[2:].decode()
+        return event.code, event.reason or ""
 
     def close(self) -> None:
-        self.stream.close()
         self.connection.close()
 
 

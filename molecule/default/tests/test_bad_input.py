@@ -45,7 +45,7 @@ def refused(site):
             "tornado_app_factory=board.nothing",
             "tornado_app_factory: got 'board.nothing'; expected package.module:factory.",
         ),
-        ("tornado_app_static=board/nothing", "tornado_app_static is 'board/nothing', and board-"),
+        ("tornado_app_static=board/nothing", "tornado_app_static: got 'board/nothing', below which board-"),
         (
             "tornado_app_proceses=2",
             "tornado_app_proceses is not a variable of the role tornado_app; did you mean tornado_app_processes?",

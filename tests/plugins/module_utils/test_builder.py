@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.building import CACHE, project, wheel, write
-from support.product import TARGET, run_module
+from support.product import TARGET, helper, run_module
 
 # each builds, and most of them several times
 pytestmark = pytest.mark.slow
@@ -327,9 +327,9 @@ def test_a_build_does_not_wait_for_what_it_left_behind(source: Path, run: Callab
 
 
 def test_an_import_that_never_ends(
-    build: ModuleType, source: Path, run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    source: Path, run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "IMPORT_SECONDS", 1)
+    monkeypatch.setattr(helper("import_check"), "IMPORT_SECONDS", 1)
     write(source, {"src/board/__init__.py": "print('waiting', flush=True)\nwhile True: pass\n"})
     assert run()["msg"] == (
         "tornado_app_factory is 'board:make_app', and importing it on the controller did not end within 1 s. The last lines of "
@@ -551,7 +551,7 @@ def test_what_the_runners_lock_brings_has_what_it_needs(
         return run()
 
     assert said("", server)["msg"].startswith(
-        "tornado_app_requirements: 'server' needs 'needed>=1', and the lock lacks it; expected what fits. "
+        "tornado_app_requirements: got no needed; expected 'needed>=1', which 'server' needs. "
     )
     for own, runners in ((needed, server), ("", server + needed)):
         (target,) = said(own, runners)["targets"].values()

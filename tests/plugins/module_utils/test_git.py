@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from support.building import write
-from support.product import run_module
+from support.product import helper, run_module
 
 
 class Repository:
@@ -56,11 +56,11 @@ def repository(tmp_path: Path, source: Path) -> Repository:
 
 
 @pytest.fixture
-def take(build: ModuleType, tmp_path: Path) -> Callable[..., tuple[str, str]]:
+def take(tmp_path: Path) -> Callable[..., tuple[str, str]]:
     """Take a source; the name that it gives, and what its application is."""
 
     def taken(source: str, version: str = "") -> tuple[str, str]:
-        with build.delivered(source, version, tmp_path / "build") as found:
+        with helper("inputs").delivered(source, version, tmp_path / "build") as found:
             text = (found.place / "src" / "board" / "__init__.py").read_text()
             return found.name, "first" if "first" in text else "second"
 
@@ -98,7 +98,7 @@ def test_which_commit_a_reference_is_and_which_name_it_gives(
 
 
 def test_a_branch_is_asked_for_each_time_and_a_tag_or_a_commit_once(
-    build: ModuleType, repository: Repository, take: Callable[..., tuple[str, str]]
+    repository: Repository, take: Callable[..., tuple[str, str]]
 ) -> None:
     url, end = repository.url, "#subdirectory=app"
     assert take(f"{url}{end}")[1] == "second"
@@ -110,10 +110,12 @@ def test_a_branch_is_asked_for_each_time_and_a_tag_or_a_commit_once(
     repository.path.rename(repository.path.with_name("gone"))
     for reference in ("1.4.2", repository.tagged):
         assert take(f"{url}@{reference}{end}")[1] == "first"
-    with pytest.raises(build.Refusal, match=r"Fetching tornado_app_source 'git\+file://.*@main.*' failed:\nfatal: "):
+    with pytest.raises(
+        helper("child").Refusal, match=r"Fetching tornado_app_source 'git\+file://.*@main.*' failed:\nfatal: "
+    ):
         take(f"{url}@main{end}")
     repository.path.with_name("gone").rename(repository.path)
-    with pytest.raises(build.Refusal, match="no tag, branch or commit 'main'"):
+    with pytest.raises(helper("child").Refusal, match="no tag, branch or commit 'main'"):
         take(f"{url}@main{end}")
     assert take(f"{url}{end}")[1] == "first"  # the default branch has another name now
 
@@ -129,9 +131,9 @@ def test_a_commit_that_no_branch_leads_to(repository: Repository, take: Callable
 
 @pytest.mark.parametrize("reference", ["1.4.3", "0" * 40, "--help", "a b", "HEAD", "FETCH_HEAD", "refs/heads/main"])
 def test_a_reference_that_is_not_there(
-    build: ModuleType, repository: Repository, take: Callable[..., tuple[str, str]], reference: str
+    repository: Repository, take: Callable[..., tuple[str, str]], reference: str
 ) -> None:
-    with pytest.raises(build.Refusal) as refused:
+    with pytest.raises(helper("child").Refusal) as refused:
         take(f"{repository.url}#subdirectory=app", reference)
     assert str(refused.value) == (
         f"tornado_app_source: got '{repository.url}#subdirectory=app', which has no tag, branch or commit '{reference}'; "
@@ -139,10 +141,10 @@ def test_a_reference_that_is_not_there(
     )
 
 
-def test_two_references_are_refused(
-    build: ModuleType, repository: Repository, take: Callable[..., tuple[str, str]]
-) -> None:
-    with pytest.raises(build.Refusal, match=r"tornado_app_version: got '1\.4\.2', and .* '@main'; expected one of the"):
+def test_two_references_are_refused(repository: Repository, take: Callable[..., tuple[str, str]]) -> None:
+    with pytest.raises(
+        helper("child").Refusal, match=r"tornado_app_version: got '1\.4\.2', and .* '@main'; expected one of the"
+    ):
         take(f"{repository.url}@main", "1.4.2")
 
 
@@ -191,8 +193,8 @@ def test_an_address_that_is_none(
         ("/src/app@2?", "/src/app@2?"),
     ],
 )
-def test_what_is_shown_of_an_address(build: ModuleType, source: str, shown: str) -> None:
-    assert build.without_credentials(source) == shown
+def test_what_is_shown_of_an_address(source: str, shown: str) -> None:
+    assert helper("child").without_credentials(source) == shown
 
 
 @contextmanager
@@ -319,7 +321,7 @@ def test_a_message_names_the_repository_and_not_a_temporary_directory(
 ) -> None:
     given |= {"lock": "requirements.lock", "source": repository.url}
     message = run_module(build, capsys, **given)["msg"]
-    assert message.startswith(f"tornado_app_source is '{repository.url}'; allowed is a directory with a pyproject.toml")
+    assert message.startswith(f"tornado_app_source: got '{repository.url}'; expected a directory with a pyproject.toml")
     (repository.app / "requirements.lock").unlink()
     repository.commit("without a lock file")
     given["source"] += "#subdirectory=app"
@@ -342,14 +344,12 @@ def library(tmp_path: Path) -> Repository:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("url", ["../library", "{}"])
-def test_submodules_are_delivered(
-    build: ModuleType, tmp_path: Path, repository: Repository, library: Repository, url: str
-) -> None:
+def test_submodules_are_delivered(tmp_path: Path, repository: Repository, library: Repository, url: str) -> None:
     """With an address of their own, or one that is relative to their repository's."""
     repository.git("submodule", "--quiet", "add", str(library.path), "app/src/board/lib")
     repository.git("config", "-f", ".gitmodules", "submodule.app/src/board/lib.url", url.format(library.path))
     repository.commit("with a submodule")
-    with build.delivered(f"{repository.url}#subdirectory=app", "", tmp_path / "build") as found:
+    with helper("inputs").delivered(f"{repository.url}#subdirectory=app", "", tmp_path / "build") as found:
         assert (found.place / "src/board/lib/app/x.js").read_text() == "of a library"
 
 
@@ -365,7 +365,7 @@ def test_submodules_are_delivered(
     ],
 )
 def test_submodules_that_cannot_be_had(
-    build: ModuleType, tmp_path: Path, repository: Repository, library: Repository, url: str | None, sentence: str
+    tmp_path: Path, repository: Repository, library: Repository, url: str | None, sentence: str
 ) -> None:
     repository.git("submodule", "--quiet", "add", str(library.path), "app/lib")
     if url:
@@ -375,8 +375,8 @@ def test_submodules_that_cannot_be_had(
         (repository.path / ".gitmodules").unlink()
     repository.commit("with a submodule")
     with (
-        pytest.raises(build.Refusal) as refused,
-        build.delivered(f"{repository.url}#subdirectory=app", "", tmp_path / "build"),
+        pytest.raises(helper("child").Refusal) as refused,
+        helper("inputs").delivered(f"{repository.url}#subdirectory=app", "", tmp_path / "build"),
     ):
         pass
     assert sentence in str(refused.value)

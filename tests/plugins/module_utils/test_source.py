@@ -120,11 +120,9 @@ def test_platforms_are_those_that_the_hosts_c_library_takes(
 
 
 @pytest.mark.parametrize("path", [str(path.parent.relative_to(REPOSITORY)) for path in PROJECTS])
-def test_what_builds_this_repositorys_packages_is_pinned(
-    build: ModuleType, helper: Callable[[str], ModuleType], path: str
-) -> None:
+def test_what_builds_this_repositorys_packages_is_pinned(helper: Callable[[str], ModuleType], path: str) -> None:
     """Otherwise the next `make lock` is found out by the next deploy."""
-    pins = build.for_target("backends", build.read_lock("backends", BACKENDS).pins, TARGET)
-    builder = build.Builder(Path("/nowhere"), ("3.11", ""), [{}, {}, pins])
-    needs, _, _ = helper("source").build_system(build.read_project(REPOSITORY / path))
+    pins = helper("lockfile").for_target("backends", helper("lockfile").read_lock("backends", BACKENDS).pins, TARGET)
+    builder = helper("builder").Builder(Path("/nowhere"), ("3.11", ""), [{}, {}, pins])
+    needs, _, _ = helper("source").build_system(helper("source").read_project(REPOSITORY / path))
     assert [builder.pinned(Requirement(need), path).name for need in needs]
