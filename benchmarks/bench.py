@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument("--inventory", default=OURS, help="hosts that are there, and stay (default: a container)")
     given = parser.parse_args()
     if unknown := [part for part in given.part if part not in PARTS]:
-        print(f"ONLY: {unknown[0]} is no part; allowed are {', '.join(PARTS)}.", file=sys.stderr)
+        print(f"ONLY: got {unknown[0]}; expected some of {', '.join(PARTS)}.", file=sys.stderr)
         return 2
     parts = [part for part in PARTS if part in given.part or not given.part]
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -134,7 +134,7 @@ class SmokeTest(Groups):
             if 200 <= status < below:
                 return status
             found = f"was answered with {status}"
-        raise Failure(f"{group}: GET {path} {found}; allowed is 200 to {below - 1}.{self.log(group, port)}")
+        raise Failure(f"{group}: GET {path} {found}; expected 200 to {below - 1}.{self.log(group, port)}")
 
 
 def smoke_test(params: dict[str, Any], *, check: bool = False) -> dict[str, Any]:

@@ -172,8 +172,8 @@ class Installer:
             return False
         if digest != self.params["digest"]:
             raise Failure(
-                f"tornado_app_version is '{self.params['release']}', which is on this host already with other content; a "
-                "release never changes, so allowed is a new name, or none: it is then made of version and content."
+                f"tornado_app_version: got '{self.params['release']}', which is on this host already with other content; "
+                "expected a new name, because a release never changes, or none: it is then made of version and content."
             )
         return self.layout.is_complete(RELEASE, self.params["release"])
 

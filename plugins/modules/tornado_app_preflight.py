@@ -116,21 +116,23 @@ def interpreter(module: AnsibleModule, python: str) -> dict[str, str] | None:
 def port_mistakes(ports: list[int], reserved: list[int], own: int | None) -> list[str]:
     """What is wrong with the ports, a sentence each. The account `own` has those that a new generation joins."""
     found = []
-    span = f"tornado_app_port is {ports[0]}, so {len(ports)} processes take the ports {ports[0]} to {ports[-1]}"
+    span = (
+        f"tornado_app_port: got {ports[0]}, which makes the ports {ports[0]} to {ports[-1]} of {len(ports)} processes"
+    )
     low, high = (int(word) for word in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     if ports[0] < 1024 or ports[-1] > 65535:
-        return [f"{span}; allowed are ports from 1024 to 65535."]
+        return [f"{span}; expected ports from 1024 to 65535."]
     if ports[-1] >= low and ports[0] <= high:
         found.append(
-            f"{span}; allowed are ports outside {low} to {high}, which outgoing connections use here "
+            f"{span}; expected ports outside {low} to {high}, which outgoing connections use here "
             "(net.ipv4.ip_local_port_range)."
         )
     taken = {one.port: one for one in listeners() if one.account != own}
     for port in ports:
         if port in reserved:
-            found.append(f"{span}; {port} is another service's of this site, allowed are ports of its own.")
+            found.append(f"{span}; expected free ports, but {port} is another service's of this site.")
         elif port in taken:
-            found.append(f"{span}; {port} is taken by {holder(taken[port])}, allowed are free ports.")
+            found.append(f"{span}; expected free ports, but {port} is taken by {holder(taken[port])}.")
     return found
 
 
@@ -180,14 +182,16 @@ def setting_mistakes(variable: str, settings: dict[str, Any], placeholders: tupl
             # YAML has changed it already: 1.10 is 1.1, 9:30 is 570, 0640 is 416, and yes is true
             found.append(f"{variable}.{name}: got {kind(value)}; expected a string. Put the value in quotes.")
         elif value in placeholders:
-            found.append(f"{variable}: {name} is empty or the example's placeholder; allowed is a value of your own.")
+            found.append(
+                f"{variable}: got nothing or the example's placeholder for {name}; expected a value of your own."
+            )
     return found
 
 
 def path_mistakes(paths: dict[str, list[str]]) -> list[str]:
     """What is wrong with paths that the application is asked for, a sentence each."""
     return [
-        f"{variable} has '{path}'; allowed are paths on the site, as in /health."
+        f"{variable}: got '{path}'; expected paths on the site, as in /health."
         for variable, wanted in paths.items()
         for path in wanted
         if not re.fullmatch(r"/[!-~]*", path)
@@ -219,7 +223,7 @@ def production_mistakes(debug: bool, switches: dict[str, bool | None]) -> list[s
     found = {"tornado_app_debug": True} if debug else {}
     found |= {f"tornado_app_debug_switches.{name}": on for name, on in DEBUG.items() if switches.get(name) is on}
     return [
-        f"{name} is {str(value).lower()} where tornado_app_production is true; allowed there is {str(not value).lower()}."
+        f"{name}: got {str(value).lower()}; expected {str(not value).lower()}, because tornado_app_production is true."
         for name, value in found.items()
     ]
 
@@ -229,8 +233,8 @@ def run_mistakes(params: dict[str, Any]) -> list[str]:
     factory, command = params["factory"], params["command"]
     found = []
     if bool(factory) == bool(command):
-        given = f"are '{factory}' and {command}" if factory else "are both empty"
-        found.append(f"tornado_app_factory and tornado_app_command {given}; allowed is one of the two.")
+        given = f"'{factory}' and {command}" if factory else "neither"
+        found.append(f"tornado_app_factory, tornado_app_command: got {given}; expected one of the two.")
     # here, because a word without a colon is a console script to the build
     if factory and ":" not in factory:
         found.append(f"tornado_app_factory: got '{factory}'; expected package.module:factory.")
@@ -244,7 +248,7 @@ def run_mistakes(params: dict[str, Any]) -> list[str]:
         )
     if wrong := [word for word in command if COMMENT.search(word)]:
         found.append(
-            f"tornado_app_command has {wrong[0]!r}; allowed are words on one line, without ' ;' and ' #' in them."
+            f"tornado_app_command: got {wrong[0]!r}; expected words on one line, without ' ;' and ' #' in them."
         )
     # debug mode is for one process with a factory, a WSGI server has no fork mode, and a program is no WSGI application
     modes = {"tornado_app_command": command, "tornado_app_fork": params["fork"]}
@@ -257,7 +261,7 @@ def run_mistakes(params: dict[str, Any]) -> list[str]:
         *((debug, mode) for debug in ("tornado_app_debug", autoreload) for mode in list(modes)[:3]),
     ):
         if modes[one] and modes[other]:
-            found.append(f"{one} and {other} do not go together; allowed is one of the two.")
+            found.append(f"{one}, {other}: got both; expected one of the two.")
     return found
 
 
@@ -313,14 +317,15 @@ def main() -> None:
     mistakes = []
     if not NAME.fullmatch(params["name"]):
         mistakes.append(
-            f"tornado_app_name is '{params['name']}'; allowed are up to 24 small letters, digits and dashes, a letter first."
+            f"tornado_app_name: got '{params['name']}'; expected 1 to 24 lowercase letters, digits or dashes, starting with a "
+            "letter."
         )
     mistakes += another_mistake(params["name"], params["directories_file"])
     cpus = len(os.sched_getaffinity(0))
     processes = number_of_processes(params["processes"], cpus)
     if processes is None:
         mistakes.append(
-            f"tornado_app_processes is '{params['processes']}'; allowed are 'auto' (one per CPU, here {cpus}) and 1 to 9999."
+            f"tornado_app_processes: got '{params['processes']}'; expected 'auto' (one per CPU, here {cpus}) or 1 to 9999."
         )
     elif processes > 1:
         mistakes += [
@@ -352,12 +357,10 @@ def main() -> None:
     mistakes += number_mistakes(params["numbers"])
     if wrong := [size for size in params["serial"] if not re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", size)]:
         mistakes.append(
-            f"tornado_app_serial has '{wrong[0]}'; allowed are numbers of hosts from 1, and shares from '1%' to '100%'."
+            f"tornado_app_serial: got '{wrong[0]}'; expected numbers of hosts from 1, or shares from '1%' to '100%'."
         )
     elif not params["serial"]:
-        mistakes.append(
-            "tornado_app_serial is empty; allowed is a list of numbers of hosts, and of shares as in '25%'."
-        )
+        mistakes.append("tornado_app_serial: got an empty list; expected numbers of hosts, or shares as in '25%'.")
     target = None
     # before root runs it
     if mistake := another or interpreter_mistake(params["python"], directories, params["user"]):
@@ -368,7 +371,7 @@ def main() -> None:
         )
     elif target["glibc"] == "-":
         mistakes.append(
-            f"tornado_app_python is '{params['python']}' on another C library than glibc; wheels are built for glibc."
+            f"tornado_app_python: got '{params['python']}' on another C library; expected glibc, which wheels are built for."
         )
     if mistakes:
         module.fail_json(msg=f"{socket.gethostname()}: " + " ".join(mistakes))

@@ -178,9 +178,8 @@ def mistaken_variables(variables: Mapping[str, Any]) -> list[str]:
         if old in variables
     ]
     sentences += [
-        f"{place(variables[name])}{name} is not a variable of the role {role}"
-        + (f"; did you mean {near}?" if near else ".")
-        + f" Allowed: see roles/{role}/README.md."
+        f"{place(variables[name])}{name}: got a variable that the role {role} does not have; "
+        f"expected one of roles/{role}/README.md." + (f" Did you mean {near}?" if near else "")
         for name, role, near in unknown_variables(sorted(set(variables) - set(RENAMED) - FACTS), taken)
     ]
     for name, option in sorted(part for options in taken.values() for part in options.items()):

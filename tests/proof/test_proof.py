@@ -418,7 +418,7 @@ def faulty(start: Start, monkeypatch: pytest.MonkeyPatch, **environment: Any) ->
     ("fault", "status", "says"),
     [
         ("import", 2, "importing testapp raised RuntimeError: TESTAPP_FAULT is 'import'"),
-        ("typo", 2, "TESTAPP_FAULT is 'typo': allowed is nothing, import, start, health, dies"),
+        ("typo", 2, "TESTAPP_FAULT: got 'typo'; expected nothing, import, start, health, dies"),
         ("dies", 3, ""),
     ],
 )

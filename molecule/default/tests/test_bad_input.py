@@ -28,16 +28,16 @@ def refused(site):
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ("tornado_app_processes=0", "tornado_app_processes is '0'; allowed are 'auto' (one per CPU, here"),
+        ("tornado_app_processes=0", "tornado_app_processes: got '0'; expected 'auto' (one per CPU, here"),
         (
             "tornado_app_name=root",
             "tornado_app_user: got 'root', which is another account of this host; expected a name",
         ),
         (
             "tornado_app_port=80 tornado_app_processes=2",
-            "tornado_app_port is 80, so 2 processes take the ports 80 to 81; allowed are ports from 1024",
+            "tornado_app_port: got 80, which makes the ports 80 to 81 of 2 processes; expected ports from 1024",
         ),
-        ("tornado_app_port=40000", "allowed are ports outside 32768 to 60999"),
+        ("tornado_app_port=40000", "expected ports outside 32768 to 60999"),
         ("nginx_port=8001 tornado_app_processes=2", "8001 is another service's of this site"),
         ("tornado_app_debug=true tornado_app_processes=2", "tornado_app_debug: got true with 2 processes"),
         ("tornado_app_factory=board:nothing", "tornado_app_factory is 'board:nothing', and importing it"),
@@ -48,7 +48,7 @@ def refused(site):
         ("tornado_app_static=board/nothing", "tornado_app_static: got 'board/nothing', below which board-"),
         (
             "tornado_app_proceses=2",
-            "tornado_app_proceses is not a variable of the role tornado_app; did you mean tornado_app_processes?",
+            "tornado_app_proceses: got a variable that the role tornado_app does not have; expected one of",
         ),
         (
             "open_files_limit=2000000000",

@@ -102,7 +102,7 @@ def test_health_path_that_answers_500_is_found_off_the_air(fleet, before, candid
     refused(
         run,
         "app1, app2 failed while the release was installed and smoke-tested",
-        "GET /health was answered with 500; allowed is 200 to 299. The last lines of its log:",
+        "GET /health was answered with 500; expected 200 to 299. The last lines of its log:",
         r" TESTAPP_FAULT is 'health'\x00 ",
         "app1, app2: never left",
     )

@@ -129,6 +129,6 @@ def test_debug_is_refused_where_users_are(fleet: Fleet) -> None:
     before = fleet.stand("app1")
     run = fleet.play("deploy", tornado_app_production=True, tornado_app_debug=True, tornado_app_processes=1)
     assert run.status == 2
-    assert "tornado_app_debug is true where tornado_app_production is true; allowed there is false." in run.text
+    assert "tornado_app_debug: got true; expected false, because tornado_app_production is true." in run.text
     assert fleet.stand("app1") == before
     assert json.loads(fleet.sh("app1", "cat /opt/testapp/current/generation.json"))["ports"] == [8000, 8001]

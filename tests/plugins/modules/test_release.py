@@ -262,7 +262,7 @@ def test_a_name_that_is_there_with_other_content_is_refused(
     run_module(release, capsys, **arguments(sent))
     before = everything(sent)
     message = run_module(release, capsys, **arguments(sent, digest="other"))["msg"]
-    assert message.startswith("tornado_app_version is '1.0', which is on this host already with other content;")
+    assert message.startswith("tornado_app_version: got '1.0', which is on this host already with other content;")
     assert everything(sent) == before
 
 

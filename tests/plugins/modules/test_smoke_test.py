@@ -80,7 +80,7 @@ def test_a_wrong_answer_is_named(host: Host, prove: Prove, status: int, path: st
     group = host.wanted("b")["generation"] + "-proof"
     assert result["msg"].startswith(
         f"Smoke test, before any port was changed: {group}: GET {path} was answered with {status}; "
-        f"allowed is 200 to {below}. The last lines of its log:\n"
+        f"expected 200 to {below}. The last lines of its log:\n"
     )
     assert f"fake runner {group} on {host.ports[0]}: ready" in result["msg"]
     assert off_air(host) == ["ready", "leaving", "gone"]
@@ -88,7 +88,7 @@ def test_a_wrong_answer_is_named(host: Host, prove: Prove, status: int, path: st
 
 def test_a_path_that_is_health_and_smoke_has_to_be_healthy(prove: Prove) -> None:
     result = prove(health_path="/", smoke_paths=["/"], settings={"ANSWERS": '{"/": 302}'})
-    assert "GET / was answered with 302; allowed is 200 to 299." in result["msg"]
+    assert "GET / was answered with 302; expected 200 to 299." in result["msg"]
 
 
 def test_no_answer_in_time_is_named(host: Host, prove: Prove) -> None:

@@ -190,7 +190,7 @@ async def make_app() -> Application:
     """Return the application. Raises `ValueError` for a fault that there is not."""
     fault = os.environ.get("TESTAPP_FAULT", "")
     if fault not in FAULTS:
-        raise ValueError(f"TESTAPP_FAULT is {fault!r}: allowed is nothing, {', '.join(FAULTS[1:])}")
+        raise ValueError(f"TESTAPP_FAULT: got {fault!r}; expected nothing, {', '.join(FAULTS[1:])}")
     if fault == "start":
         await asyncio.Event().wait()
     if fault == "dies":
