@@ -147,15 +147,21 @@ def deliver(params: dict[str, Any], given: Exported, build: Path, warn: Callable
     changed, made = False, {}
     for target, locked in zip(targets, pinned, strict=True):
         house = wheelhouse(builder, locked, target)
-        said = digest(BUNDLE_FORM, (house / "requirements.txt").read_text(encoding="utf-8"))
-        environment = f"{target_name(target)}-{said[:16]}"
-        tar = build / "bundles" / total / f"{target_name(target)}.tar"
-        sent = build / "wheelhouses" / f"{environment}.tar"
-        made[target_name(target)] = {"bundle": str(tar), "environment": environment, "wheelhouse": str(sent)}
-        if not (tar.exists() and sent.exists()):
-            changed = True
-            pack(release, house, target, tar, sent)
+        made[target_name(target)], fresh = of_target(release, house, target, build)
+        changed |= fresh
     return {"changed": changed, "release": name, "digest": total, "targets": made}
+
+
+def of_target(release: Release, house: Path, target: dict[str, str], build: Path) -> tuple[dict[str, str], bool]:
+    """What the hosts of a target get, and whether it was made now."""
+    wanted = digest(BUNDLE_FORM, (house / "requirements.txt").read_text(encoding="utf-8"))
+    environment = f"{target_name(target)}-{wanted[:16]}"
+    tar = build / "bundles" / release.digest / f"{target_name(target)}.tar"
+    sent = build / "wheelhouses" / f"{environment}.tar"
+    fresh = not (tar.exists() and sent.exists())
+    if fresh:
+        pack(release, house, target, tar, sent)
+    return {"bundle": str(tar), "environment": environment, "wheelhouse": str(sent)}, fresh
 
 
 def release_name(given: str, application: Wheel, total: str) -> str:

@@ -64,7 +64,7 @@ class Framing(Protocol):
         """Take what came; return the answer when it is whole. Raises `LostError`."""
 
     def again(self) -> bool:
-        """Whether another request may follow on this connection."""
+        """Be ready for another request on this connection; whether there may be one."""
 
 
 class Http1:

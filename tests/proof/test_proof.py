@@ -189,6 +189,8 @@ def content(method: str) -> bytes:
         ("GET", "whole part whole", "answered lost"),  # of this answer, something had come
         ("GET", "whole silence", "answered lost"),
         ("GET", "nothing whole", "lost answered"),  # a new connection
+        ("GET", "garbage whole", "lost answered"),
+        ("GET", "endless whole", "lost answered"),  # it might be cut
         ("POST", "whole whole", "answered answered"),
         ("POST", "whole nothing whole", "answered lost"),  # it may have been carried out
     ],
@@ -199,9 +201,16 @@ def test_only_a_get_on_a_used_connection_that_said_nothing_is_resent(
     monkeypatch.setattr("proof.client.TIMEOUT", 0.2)
     body = content(method)
     whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-    pieces = iter(
-        [{"whole": whole, "part": whole[:10], "nothing": b"", "silence": None}[word] for word in script.split()]
-    )
+    endless = b"HTTP/1.1 200 OK\r\n\r\n" + body
+    words = {
+        "whole": whole,
+        "part": whole[:10],
+        "nothing": b"",
+        "silence": None,
+        "garbage": b"nonsense\r\n\r\n",
+        "endless": endless,
+    }
+    pieces = iter([words[word] for word in script.split()])
     found: list[Request] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -118,7 +118,7 @@ def test_ports_of_outgoing_connections(look: Callable[..., dict[str, Any]], reac
 def test_ports_of_another_service(look: Callable[..., dict[str, Any]]) -> None:
     first = look()["ports"][0]
     message = look(reserved_ports=[80, first + 1])["msg"]
-    assert f"tornado_app_port is {first}" in message
+    assert f"tornado_app_port: got {first}" in message
     assert f"; expected free ports, but {first + 1} is another service's of this site." in message
     assert f"; {first} is another" not in message
 
