@@ -11,6 +11,10 @@ from support.product import plugin
 
 action = plugin("action", "check_run")
 OURS = str(REPOSITORY / "ansible.cfg")
+TYPO = (
+    "nginx_prot: got a variable that the role nginx does not have; expected one of roles/nginx/README.md. "
+    "Did you mean nginx_port?"
+)
 
 
 @pytest.mark.parametrize(
