@@ -103,7 +103,7 @@ class Site:
 
     @contextlib.contextmanager
     def created(self) -> Iterator[None]:
-        """Hosts that are containers are made anew, and removed at the end; other hosts are taken as they are."""
+        """Hosts that are containers are recreated, and removed at the end; other hosts are taken as they are."""
         if not self.is_fleet:
             yield
             return

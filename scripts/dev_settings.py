@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def main(directory: Path) -> None:
-    """Write `dev.json`, readable by this user alone, from the `secrets.json` beside it, anew each time.
+    """Write `dev.json`, readable by this user alone, from the `secrets.json` beside it, again each time.
 
     A relative `directory` stays relative: to where `make dev` runs, which is the repository.
     """

@@ -142,7 +142,11 @@ def commands() -> Iterator[str]:
     )
     yield from ("| playbook | what it does |", "|---|---|", f"| `site.yml` | {comment(REPOSITORY / 'site.yml')} |")
     for playbook in sorted(REPOSITORY.glob("playbooks/*.yml")):
-        if playbook.name not in {"baseline.yml", "begin.yml", "site.yml"}:  # what others import, and what the other site.yml is
+        if playbook.name not in {
+            "baseline.yml",
+            "begin.yml",
+            "site.yml",
+        }:  # what others import, and what the other site.yml is
             yield f"| `{playbook.relative_to(REPOSITORY)}` | {comment(playbook)} |"
 
 

@@ -109,7 +109,7 @@ class WhoAmITest(BoardTestCase):
 
 
 class BehindProxyTest(BoardTestCase):
-    """Whatever runs the board decides whom to believe; the board shows what it is told."""
+    """Whatever runs the board decides which proxy to believe; the board shows what it is told."""
 
     def get_httpserver_options(self) -> dict[str, bool]:
         return {"xheaders": True}

@@ -230,7 +230,7 @@ def main() -> None:
         "connections",
         f"{given.count} WebSockets from clients of our own on the same CPUs, over loopback, through nginx; each sends 7"
         f" bytes and waits for its echo, {IN_FLIGHT} at a time. Memory is RssAnon; that of the kernel is of all four ends of"
-        " a WebSocket, the client's and nginx' three with it.",
+        " a WebSocket, the client's and nginx's three with it.",
         versions(deployed),
     )
     results.notes += [

@@ -88,7 +88,7 @@ def pid_on(generation: str, port: int) -> int:
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = command_line(int(place.name))
-        except OSError:  # it ended meanwhile
+        except OSError:  # it has ended since
             continue
         if wanted <= set(itertools.pairwise(words)):
             return int(place.name)

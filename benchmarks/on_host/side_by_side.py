@@ -103,7 +103,7 @@ def descendants(roots: Iterable[int]) -> set[int]:
     for place in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(place.parent.name)] = int(place.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-        except OSError:  # it ended meanwhile
+        except OSError:  # it has ended since
             continue
     found = set(roots)
     while more := {pid for pid, parent in parents.items() if parent in found} - found:

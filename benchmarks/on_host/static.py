@@ -83,7 +83,7 @@ def main() -> None:
         f"{TORNADO} is one Tornado process with static_path and nothing else.",
         f"{RECIPE} is the nginx file of Tornado's guide, which has one worker; Eyewall's has one per CPU.",
         f"{GZIP_RECIPE}: the guide's gzip_types do not have application/javascript, which is Debian's name for scripts."
-        " It compresses on the fly, at nginx' own level; it has no brotli, so it answers a client that takes both with gzip.",
+        " It compresses on the fly, at nginx's own level; it has no brotli, so it answers a client that takes both with gzip.",
         "Each server's first answer was compared with the published file, byte for byte (gzip: decompressed).",
     ]
     results.write()

@@ -15,7 +15,7 @@ KINDS = {
 }
 DEPLOYS = ("when (UTC)", "hosts", "who", "verb", "release", "from", "to", "outcome", "seconds", "why")
 
-# What the steps of a deploy register on a host, and what the host was doing meanwhile.
+# What the steps of a deploy register on a host, and what the host was doing then.
 STEPS = {
     "__tornado_app_begun": "the deploy was to begin",
     "__tornado_app_staged": "the release was installed and smoke-tested",

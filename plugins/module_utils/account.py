@@ -50,7 +50,7 @@ def children() -> set[int]:
             if int((place / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]) == os.getpid():
                 found.add(int(place.name))
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
+            continue  # it has ended since
     return found
 
 
@@ -60,7 +60,7 @@ def is_of(pid: int, uid: int) -> bool:
     try:
         return f"\nUid:\t{uid}\t" in Path("/proc", str(pid), "status").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return False  # it ended meanwhile
+        return False  # it has ended since
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class HostState(Groups):
         return sorted(
             f"{group}:{port}"
             for (group, port), info in self.states().items()
-            # what an interrupted proof left is off the air: nginx never named it
+            # what an interrupted smoke test left is out of rotation: nginx never named it
             if group != self.generation and not group.endswith("-proof")
             if self.ports and port not in self.ports and info["statename"] not in GONE
         )

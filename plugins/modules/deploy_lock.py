@@ -104,7 +104,7 @@ class Deploy:
         return self.held is not None and self.held["id"] == self.params["id"]
 
     def begin(self) -> dict[str, Any]:
-        """Take the lock, or what is ours anew; the result. Raises Refusal for another run's."""
+        """Take the lock, or renew our own; the result. Raises Refusal for another run's."""
         held, interrupted = self.held, None
         generation, release = self.current()
         lock = {

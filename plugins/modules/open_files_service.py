@@ -12,7 +12,7 @@ module: open_files_service
 short_description: The open-file limit of systemd services, in their units and in their running processes
 description:
   - Writes C(LimitNOFILE) into a drop-in of each unit, and raises the limit of the processes that run now (prlimit(2)), because
-    a service should not lose requests to a restart for it. One that has more keeps it until it is started anew.
+    a service should not lose requests to a restart for it. One that has more keeps it until it is restarted.
 options:
   services:
     description: Names of units without C(.service). They need not exist yet.
@@ -88,7 +88,7 @@ def main() -> None:
                     continue
                 if not module.check_mode:
                     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, max(hard, limit)))
-            except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            except (FileNotFoundError, ProcessLookupError):  # it has ended since
                 continue
             except PermissionError:
                 module.fail_json(

@@ -178,7 +178,7 @@ class Installer:
         return self.layout.is_complete(RELEASE, self.params["release"])
 
     def make(self) -> None:
-        """Make the release, if no other run did meanwhile, or leave the disk as it was. Raises Failure."""
+        """Make the release, unless another run has since, or leave the disk as it was. Raises Failure."""
         try:
             if not self.is_done():
                 self.install()

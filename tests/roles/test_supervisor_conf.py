@@ -160,7 +160,7 @@ def test_no_secret_is_in_the_command_or_the_configuration(tmp_path: Path) -> Non
     assert "hunter2" not in text
 
 
-# ---- Off the air ----
+# ---- In the smoke test ----
 
 
 def command_of(process: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class StaticHandler(Base, StaticFileHandler):
     """Tornado's static files, with one promise kept to the letter.
 
     Tornado lets `?v=` of any value be cached for ten years. In a rolling deploy that keeps old bytes under
-    the address of new ones; here only the hash of the very bytes that are sent is good for ever.
+    the address of new ones; here only the hash of the very bytes that are sent is good forever.
     """
 
     def get_cache_time(self, path: str, modified: datetime | None, mime_type: str) -> int:

@@ -143,7 +143,7 @@ class DownloadHandler(Base, StaticFileHandler):
         await super().get(path, include_body)
 
     def compute_etag(self) -> str | None:
-        """Name a version by time and size; Tornado would hash the whole file, and remember it for ever."""
+        """Name a version by time and size; Tornado would hash the whole file, and remember it forever."""
         if not self.absolute_path:
             return None
         stat = self._stat()

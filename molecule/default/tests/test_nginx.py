@@ -24,7 +24,7 @@ def assets(site):
 
 
 def effective(site):
-    """nginx' configuration as nginx reads it, without comments."""
+    """nginx's configuration as nginx reads it, without comments."""
     return re.sub(r"#.*", "", site.sh("nginx -T 2>/dev/null"))
 
 

@@ -139,7 +139,7 @@ def test_process_that_never_gets_ready_is_found_off_the_air(fleet, before, candi
 
 
 def test_process_that_never_gets_ready_on_its_port_gives_it_back(fleet, before, mortal, watched, refused):
-    """Off the air the same program answers: the process of the second port is never tried there."""
+    """Out of rotation the same program answers: the process of the second port is never tried there."""
     old, new = before["app1"].release, mortal["tornado_app_version"]
     with watched() as watch:
         run = fleet.play("deploy", **mortal, tornado_app_settings={"TESTAPP_FAULT": "dies", "TESTAPP_FAULT_AFTER": "0"})
@@ -155,7 +155,7 @@ def test_process_that_never_gets_ready_on_its_port_gives_it_back(fleet, before, 
 
 @pytest.mark.parametrize("host", ["app1", "app2"])
 def test_process_that_dies_takes_every_host_back(fleet, before, mortal, watched, refused, host):
-    """Off the air it lives. On the second host alone: the first one had changed, and goes back."""
+    """Out of rotation it lives. On the second host alone: the first one had changed, and goes back."""
     fault = f"{{{{ 'dies' if inventory_hostname == '{host}' else '' }}}}"
     settings = {"TESTAPP_FAULT": fault, "TESTAPP_FAULT_AFTER": "3"}
     began = time.time()

@@ -32,7 +32,7 @@ def test_the_front_doors_stand_still(rolled_back: Step) -> None:
 
 
 def test_it_was_proved_first(fleet: Fleet, rolled_back: Step) -> None:
-    """Its process off the air wrote its log before the first port changed hands."""
+    """Its process out of rotation wrote its log before the first port changed hands."""
     for host in fleet.hosts:
         there = rolled_back.after[host]
         log = f"/var/log/testapp/{there.generation}-proof-8000.log"

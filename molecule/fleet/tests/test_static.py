@@ -19,7 +19,7 @@ def test_the_pages_are_of_two_releases(deployed: Step, middle: Middle) -> None:
 
 
 def means_its_version(fleet: Fleet, assets: list[tuple[str, str, Answer]]) -> None:
-    """See that each version, from each door, is answered with its bytes, for ever."""
+    """See that each version, from each door, is answered with its bytes, forever."""
     assert len(assets) == 6 * len(fleet.doors)
     for door, version, answer in assets:
         assert answer.status == 200, (door, answer)

@@ -100,10 +100,7 @@ def test_it_runs_from_anywhere(elsewhere: Path) -> None:
     """Every role and plugin is found; what stops the run is the typo on its only host."""
     status, said = run(elsewhere, "-i", "hosts.yml", str(REPOSITORY / "site.yml"))
     assert status == 2, said
-    assert (
-        "hosts.yml:3: nginx_prot: got a variable that the role nginx does not have; expected one of roles/nginx/README.md. Did you mean nginx_port?"
-        in said
-    )
+    assert f"hosts.yml:3: {TYPO}" in said
 
 
 @pytest.mark.slow
@@ -111,10 +108,7 @@ def test_it_runs_with_another_configuration(elsewhere: Path) -> None:
     words = ("-i", "hosts.yml", str(REPOSITORY / "playbooks" / "rollback.yml"))
     status, said = run(elsewhere, *words, ANSIBLE_CONFIG=str(elsewhere / "ansible.cfg"))
     assert status == 2, said
-    assert (
-        "hosts.yml:3: nginx_prot: got a variable that the role nginx does not have; expected one of roles/nginx/README.md. Did you mean nginx_port?"
-        in said
-    )
+    assert f"hosts.yml:3: {TYPO}" in said
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What is written of a generation, and its process off the air: with a real supervisord, beside one that serves."""
+"""What is written of a generation, and its process out of rotation: with a real supervisord, beside one that serves."""
 
 import grp
 import hashlib
@@ -49,7 +49,7 @@ def prove(host: Host, old: dict[str, Any], capsys: pytest.CaptureFixture[str]) -
 
 
 def off_air(host: Host) -> list[str]:
-    """Return what the process off the air did; it is one, and has the number of the first port."""
+    """Return what the process out of rotation did; it is one, and has the number of the first port."""
     group = host.wanted("b")["generation"] + "-proof"
     found = [(port, what) for name, port, what in host.events() if name == group]
     assert {port for port, _ in found} == {host.ports[0]}
@@ -275,7 +275,7 @@ def test_settings_and_secrets_are_one_environment(written: Callable[..., Path]) 
 
 
 @as_root
-def test_an_unfinished_generation_is_written_anew_and_a_finished_one_never(
+def test_an_unfinished_generation_is_written_again_and_a_finished_one_never(
     written: Callable[..., Path],
 ) -> None:
     place = written(settings={"NAME": "first"})

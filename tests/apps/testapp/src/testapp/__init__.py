@@ -6,7 +6,7 @@ It is told by its environment: ``RELEASE`` and ``PORT``, which it repeats, and
 - ``TESTAPP_FAULT``: ``import`` (importing it raises), ``start`` (the factory never returns), ``health`` (``/health``
   answers 500), ``dies`` (the process exits with status 3, in the middle of whatever it does), or nothing;
 - ``TESTAPP_FAULT_AFTER``: seconds from the factory's call to the death of ``dies`` (default 1.5). It dies wherever it
-  is run; whether it had been tried off the air by then is a matter of who was faster.
+  is run; whether it had been tried out of rotation by then is a matter of who was faster.
 """
 
 import os

@@ -107,7 +107,7 @@ class Hang(Echo):
 
 
 class Block(Base):
-    """Blocks the whole process for ever."""
+    """Blocks the whole process forever."""
 
     def post(self) -> None:
         while True:
