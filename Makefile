@@ -76,7 +76,7 @@ dev: tools ## Run app/ here in debug mode, without a container, and restart it a
 test: lint tests molecule ## Run every test: linters, pytest, and molecule with testinfra on containers
 
 .PHONY: check
-check: tools ## Run the linters and the quick tests, which need no container: some five minutes
+check: tools ## Run the linters and the quick tests, which need no container: some two minutes
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick-tests
 
 .PHONY: lint
@@ -107,7 +107,7 @@ ONCE_MORE = { echo "What failed, once more and alone:"; python -m pytest -q --la
 .PHONY: quick-tests
 quick-tests: tools
 	@scripts/system-packages $(FOR_QUICK_TESTS)
-	python -m pytest -q -n 3 --dist loadfile -m 'not slow' || $(ONCE_MORE)
+	python -m pytest -q -n 4 --dist loadfile -m 'not slow' || $(ONCE_MORE)
 
 .PHONY: tests
 tests: tools ## Run every test without a container, the page in a real browser among them

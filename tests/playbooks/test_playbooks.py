@@ -11,6 +11,7 @@ from support.ansible_runs import INVENTORIES, PLAYBOOKS, Runs
 from support.product import load_yaml, variables
 
 
+@pytest.mark.slow  # ansible-lint asks the same of one inventory
 @pytest.mark.parametrize("inventory", INVENTORIES)
 def test_syntax_of_every_playbook(runs: Runs, inventory: str) -> None:
     done = runs["playbooks", inventory].result()
