@@ -14,8 +14,8 @@ FIRST_HOST = r"^(ok|changed): \[app1\]"
 
 # How far a run gets before it is killed: lines of its output, one after the other, and seconds from the last one on.
 MOMENTS: dict[str, tuple[list[str], float]] = {
-    "staging": ([r"^TASK \[.*rolling_update \| Install the release"], 0.7),
-    "proving": ([r"^TASK \[.*rolling_update \| Run the smoke test"], 0.7),
+    "installing": ([r"^TASK \[.*rolling_update \| Install the release"], 0.5),
+    "in the smoke test": ([r"^TASK \[.*rolling_update \| Install the release"], 1.2),
     "in the first host's handover": ([HANDOVER], 1.5),
     # before the next one: what runs on a host goes on by itself, and then there is nothing left to do on the second host
     "in the second host's handover": ([HANDOVER, FIRST_HOST, HANDOVER], 1.5),
