@@ -122,12 +122,10 @@ def _named(given: argparse.Namespace) -> str:
     """Name what is to be run, as its user did."""
     if given.module is not None:
         if not given.module or given.target:
-            raise Refusal("-m: a package or module is wanted, as in -m package")
+            raise Refusal("-m: got no name; expected a package or module, as in -m package")
         return f"-m {given.module[0]}"
     if not given.target:
-        raise Refusal(
-            "nothing to run is named; wanted is package.module:factory, program.py, a console script or -m package"
-        )
+        raise Refusal("got nothing to run; expected package.module:factory, program.py, a console script or -m package")
     return str(given.target[0])
 
 
@@ -177,9 +175,9 @@ def _serve_wsgi(options: Options, threads: int, parent: int) -> int:
         # Only who asks for --wsgi need have it.
         from gunicorn import __version__, version_info  # type: ignore[import-untyped]  # noqa: PLC0415
     except ImportError:
-        raise Refusal(f"--wsgi: gunicorn is not installed here; gunicorn {GUNICORN} or later is wanted") from None
+        raise Refusal(f"--wsgi: got no gunicorn; expected gunicorn {GUNICORN} or later") from None
     if version_info[0] < GUNICORN:
-        raise Refusal(f"--wsgi: gunicorn is {__version__} here; {GUNICORN} or later is wanted")
+        raise Refusal(f"--wsgi: got gunicorn {__version__}; expected {GUNICORN} or later")
     from eyewall.wsgi_server import serve  # noqa: PLC0415
 
     return serve(options, threads, parent)
