@@ -10,7 +10,14 @@ from support import REPOSITORY
 from support.runner import TESTS
 
 # Whatever is beneath Tornado's public interface, and a process as a whole
-FILES = ("test_head.py", "test_connection.py", "test_packed.py", "test_tornado_suite.py", "test_drain.py")
+FILES = (
+    "test_private.py",
+    "test_head.py",
+    "test_connection.py",
+    "test_packed.py",
+    "test_tornado_suite.py",
+    "test_drain.py",
+)
 
 
 @pytest.mark.slow

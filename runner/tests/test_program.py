@@ -326,8 +326,8 @@ def test_a_port_that_another_program_has() -> None:
         (["no_such_program.py"], "no_such_program.py: there is no such file"),
         (["-m", "no_such_package.inner"], "there is no module 'no_such_package.inner' on sys.path that can be run"),
         (["-m", "email"], "there is no module 'email' on sys.path that can be run"),
-        (["-m"], "-m: a package or module is wanted"),
-        ([], "nothing to run is named"),
+        (["-m"], "-m: got no name; expected a package or module"),
+        ([], "got nothing to run"),
         (["eyewall_sample:make_app", "--backlog", "1"], "a factory takes no arguments"),
     ],
 )

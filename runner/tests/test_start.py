@@ -29,12 +29,12 @@ def test_targets(start: Start, target: str) -> None:
 @pytest.mark.parametrize(
     ("target", "wanted"),
     [
-        ("eyewall_sample", "wanted is package.module:factory"),
+        ("eyewall_sample", "expected package.module:factory"),
         ("no_such_module:make_app", "there is no module 'no_such_module'"),
         ("eyewall_sample.inner:make_app", "eyewall_sample"),
         ("eyewall_sample:missing", "has no attribute 'missing'"),
-        ("eyewall_sample:number", "is a int"),
-        ("eyewall_sample:returns_nothing", "returned a NoneType; a tornado.web.Application is wanted"),
+        ("eyewall_sample:number", "got int; expected a tornado.web.Application"),
+        ("eyewall_sample:returns_nothing", "got NoneType from the factory; expected a tornado.web.Application"),
     ],
 )
 def test_bad_targets(target: str, wanted: str) -> None:
@@ -59,14 +59,14 @@ def test_an_import_that_raises_shows_where(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["--port", "0"], "'0' is no port; allowed is 1 to 65535"),
-        (["--port", "65536"], "'65536' is no port"),
-        (["--port", "http"], "'http' is no port"),
+        (["--port", "0"], "--port: got '0'; expected a port from 1 to 65535"),
+        (["--port", "65536"], "got '65536'; expected a port"),
+        (["--port", "http"], "got 'http'; expected a port"),
         (["--max-buffered-body", "1MB"], "got '1MB'; expected a number of bytes, with k, M or G behind it or not"),
         ([], "--port"),
-        (["--port", "8000", "--drain", "-1"], "'-1' is no time; allowed is 0 to 86400 seconds"),
-        (["--port", "8000", "--drain", "nan"], "'nan' is no time"),
-        (["--port", "8000", "--backlog", "0"], "allowed is 1 or more"),
+        (["--port", "8000", "--drain", "-1"], "got '-1'; expected 0 to 86400 seconds"),
+        (["--port", "8000", "--drain", "nan"], "got 'nan'; expected 0 to 86400"),
+        (["--port", "8000", "--backlog", "0"], "expected a number, 1 or more"),
         (["--port", "8000", "--trusted", "10.0.0.1/8"], "10.0.0.1/8 has host bits set"),
         (["--port", "8000", "--log-level", "loud"], "invalid choice: 'loud'"),
         (["--port", "8000", "--no-such-option"], "--no-such-option"),
@@ -74,7 +74,7 @@ def test_an_import_that_raises_shows_where(tmp_path: Path) -> None:
         (["--port", "8000", "--admin", "/no/such/directory/a.sock"], "--admin /no/such/directory/a.sock"),
         (["--port", "8000", "--admin", "/"], "--admin /: exists and is no socket"),
         (["--port", "8000", "--admin", "/dev/null/a.sock"], "--admin /dev/null/a.sock: Not a directory"),
-        (["--port", "8000", "--address", "unix:a.sock"], "'unix:a.sock' names no absolute path"),
+        (["--port", "8000", "--address", "unix:a.sock"], "got 'unix:a.sock'; expected an absolute path"),
         (["--port", "8000", "--address", "unix:/dev/null/a.sock"], "unix:/dev/null/a.sock: Not a directory"),
         (["--port", "8000", "--address", f"unix:/{'x' * 300}"], "bytes than a Unix socket's path can be"),
         (["--port", "8000", "--admin", f"/{'x' * 300}"], "bytes than a Unix socket's path can be"),
@@ -178,10 +178,10 @@ def test_release_is_in_the_environment(start: Start) -> None:
 @pytest.mark.parametrize(
     ("content", "mode", "wanted"),
     [
-        ("{}", 0o644, "its mode 0644 lets other users in"),
-        ("{", 0o600, "not JSON"),
-        ("[]", 0o600, "holds a list; a JSON object of strings is wanted"),
-        ('{"SECRET_NUMBER": 815}', 0o600, "the value of 'SECRET_NUMBER' is a int"),
+        ("{}", 0o644, "got mode 0644; expected 0640"),
+        ("{", 0o600, "got no JSON"),
+        ("[]", 0o600, "got list; expected a JSON object of strings"),
+        ('{"SECRET_NUMBER": 815}', 0o600, "got int as the value of 'SECRET_NUMBER'; expected a string"),
         ('{"A=B": "x"}', 0o600, "'A=B' cannot name an environment variable"),
         (
             json.dumps({"SECRET_NUMBER": "815" + 131072 * "0"}),

@@ -239,7 +239,7 @@ def test_one_loop(ask: Validated) -> None:
     ("target", "words"),
     [
         ("eyewall_sample:raises", "no database here"),
-        ("eyewall_sample:number", "is a int"),
+        ("eyewall_sample:number", "got int; expected"),
         ("nowhere:app", "no module"),
     ],
 )

@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from eyewall import wsgi
+from eyewall import wsgi, wsgi_connection
 from gunicorn.config import Config
 from gunicorn.http import RequestParser
 from gunicorn.http.wsgi import create
@@ -76,7 +76,7 @@ class Gunicorn:
                         response.write(piece)
                     response.close()
                 finally:
-                    if isinstance(pieces, wsgi._Exchange):
+                    if isinstance(pieces, wsgi_connection.WSGIResponse):
                         pieces.close()
             except (OSError, HTTPOutputError) as error:
                 logging.getLogger("gunicorn").debug("%r", error)
@@ -84,8 +84,8 @@ class Gunicorn:
 
 def get_http_server(self: Any) -> Gunicorn:
     """Make, for an `AsyncHTTPTestCase`, a server with `eyewall.wsgi` before the test's application."""
-    chunk = self.get_httpserver_options().get("chunk_size", wsgi.CHUNK)
-    self.enterContext(mock.patch.object(wsgi, "CHUNK", chunk))
+    chunk = self.get_httpserver_options().get("chunk_size", wsgi_connection.CHUNK)
+    self.enterContext(mock.patch.object(wsgi_connection, "CHUNK", chunk))
     application = wsgi.WSGIApplication(self._app)
     home = application._home()
     home.loop.close()

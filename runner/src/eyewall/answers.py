@@ -1,8 +1,4 @@
-"""What an answer says to whoever stands in front of the process: when it may be kept, passed on and followed by another.
-
-Private names of Tornado that are used here (checked against 6.5 and 6.6): ``HTTP1Connection._read_finished``,
-``StaticFileHandler._get_cached_version``.
-"""
+"""What an answer says to whoever stands in front of the process: when it may be kept, passed on and followed by another."""
 
 import datetime
 import re

@@ -191,19 +191,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; allowed is 1 to 65535")
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a port from 1 to 65535")
     return int(text)
 
 
 def _address(text: str) -> str:
     if text.startswith(UNIX) and not text.startswith(f"{UNIX}/"):
-        raise argparse.ArgumentTypeError(f"{text!r} names no absolute path, as unix:/run/board/proof.sock does")
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected an absolute path, as in unix:/run/board/proof.sock")
     return text
 
 
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number; allowed is 0 or more")
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number, 0 or more")
     return int(text)
 
 
@@ -216,7 +216,7 @@ def _size(text: str) -> int:
 
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed is 1 or more")
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number, 1 or more")
     return int(text)
 
 
@@ -226,7 +226,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; allowed is 0 to 86400 seconds")
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected 0 to 86400 seconds")
     return seconds
 
 
@@ -242,6 +242,6 @@ def _trusted(text: str) -> str:
         ip_network(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"{error}; an address or a network is wanted, as in 10.0.0.7 or 10.0.0.0/8"
+            f"got {text!r} ({error}); expected an address or a network, as in 10.0.0.7 or 10.0.0.0/8"
         ) from None
     return text

@@ -19,6 +19,7 @@ from eyewall.errors import Refusal
 from eyewall.importer import TARGET
 from eyewall.limits import raise_open_files
 from eyewall.log import log_to_stderr
+from eyewall.membership import Alone, Membership
 from eyewall.prefork import Prefork
 from eyewall.process import Options, Process, serve_factory
 from eyewall.program import Program, console_script
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns 0 after a drain, 2 with a sentence on stderr if it could not start."""
     # Before anything slow: the orphan rule compares with the parent that started us.
     parent = os.getppid()
-    group: Prefork | None = None
+    membership: Membership = Alone(parent)
     process: Process | None = None
     try:
         given = make_parser().parse_args(arguments)
@@ -77,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ExitStack() as at_exit:
             if given.processes != 1:
                 sockets = bind(options.address, options.port, options.backlog, at_exit)
-                group = Prefork(given.processes, sockets, signals, parent)
+                membership = group = Prefork(given.processes, sockets, signals, parent)
                 group.fork()
                 at_exit.pop_all()  # the parent's
-            process = Process(options, parent, signals, group)
+            process = Process(options, parent, signals, membership)
             if factory:
                 _run_factory(process, given.no_uvloop)
                 return 0
@@ -89,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return Program(process, given.module or given.target, given.module is not None, given.start).run()
     except Refusal as refusal:
         # A program may have made a group of its own.
-        group = process.group if process is not None else group
-        if group is None or group.refuse():
+        membership = process.membership if process is not None else membership
+        if membership.refuse():
             if refusal.__cause__ is not None:
                 traceback.print_exception(refusal.__cause__)
                 watch(refusal.__cause__)
@@ -121,12 +122,10 @@ def _named(given: argparse.Namespace) -> str:
     """Name what is to be run, as its user did."""
     if given.module is not None:
         if not given.module or given.target:
-            raise Refusal("-m: a package or module is wanted, as in -m package")
+            raise Refusal("-m: got no name; expected a package or module, as in -m package")
         return f"-m {given.module[0]}"
     if not given.target:
-        raise Refusal(
-            "nothing to run is named; wanted is package.module:factory, program.py, a console script or -m package"
-        )
+        raise Refusal("got nothing to run; expected package.module:factory, program.py, a console script or -m package")
     return str(given.target[0])
 
 
@@ -176,9 +175,9 @@ def _serve_wsgi(options: Options, threads: int, parent: int) -> int:
         # Only who asks for --wsgi need have it.
         from gunicorn import __version__, version_info  # type: ignore[import-untyped]  # noqa: PLC0415
     except ImportError:
-        raise Refusal(f"--wsgi: gunicorn is not installed here; gunicorn {GUNICORN} or later is wanted") from None
+        raise Refusal(f"--wsgi: got no gunicorn; expected gunicorn {GUNICORN} or later") from None
     if version_info[0] < GUNICORN:
-        raise Refusal(f"--wsgi: gunicorn is {__version__} here; {GUNICORN} or later is wanted")
+        raise Refusal(f"--wsgi: got gunicorn {__version__}; expected {GUNICORN} or later")
     from eyewall.wsgi_server import serve  # noqa: PLC0415
 
     return serve(options, threads, parent)

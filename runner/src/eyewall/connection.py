@@ -7,9 +7,6 @@ that awaits futures of an `IOStream`; here a method is called when the socket ha
 that it does not need: no task, and no future unless bytes wait to be sent or a delegate returned an awaitable.
 
 Events go to an `Events`: what a server that counts, drains and limits has to know, which Tornado's core tells nobody.
-
-Private names of Tornado that are used here (checked against 6.5 and 6.6): ``http1connection._GzipMessageDelegate``,
-``HTTPHeaders._as_list``, ``BaseIOStream._write_futures``, ``_write_buffer``, ``_StreamBuffer._buffers``.
 """
 
 import asyncio
@@ -28,7 +25,6 @@ from typing import Any, cast
 from tornado.escape import native_str, utf8
 from tornado.http1connection import (
     HTTP1ConnectionParameters,
-    _GzipMessageDelegate,
     is_transfer_encoding_chunked,
     parse_hex_int,
     parse_int,
@@ -48,6 +44,7 @@ from tornado.log import app_log, gen_log
 
 from eyewall.crowd import Crowd
 from eyewall.head import parse_head, well_formed
+from eyewall.private import GzipMessageDelegate
 from eyewall.stream import TURNS, linger
 
 READ = 65536  # bytes that are read at a time, and that may wait for the answer before them
@@ -61,7 +58,7 @@ LONG_QUEUE = 64  # writes that wait
 
 NOBODY = HTTPMessageDelegate()  # the delegate between two requests
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
-_GZIP_ARGUMENTS = len(signature(_GzipMessageDelegate).parameters)  # 6.5.3 added max_body_size
+_GZIP_ARGUMENTS = len(signature(GzipMessageDelegate).parameters)  # 6.5.3 added max_body_size
 
 
 class Events(HTTPMessageDelegate):
@@ -355,7 +352,7 @@ class Connection:
             delegate = events
         if params.decompress:
             arguments: tuple[Any, ...] = (events, params.chunk_size, request.max_body_size)
-            delegate = _GzipMessageDelegate(*arguments[:_GZIP_ARGUMENTS])
+            delegate = GzipMessageDelegate(*arguments[:_GZIP_ARGUMENTS])
         self.delegate = delegate
         events.begin(request, headers)
         then = self._begin_body if has_body or "Expect" in fields else self._end_of_request

@@ -58,22 +58,22 @@ def read_settings(path: Path) -> dict[str, str]:
         raise Refusal(f"--settings {path}: cannot be read ({error})") from None
     if mode & stat.S_IRWXO:
         raise Refusal(
-            f"--settings {path}: its mode {mode:04o} lets other users in, and it may hold secrets; "
-            "allowed is 0640 or less (chmod o= on it)"
+            f"--settings {path}: got mode {mode:04o}; expected 0640 or less, because it may hold secrets "
+            "(chmod o= on it)"
         )
     try:
         settings = json.loads(text)
     except ValueError as error:
-        raise Refusal(f"--settings {path}: not JSON ({error}); a JSON object of strings is wanted") from None
+        raise Refusal(f"--settings {path}: got no JSON ({error}); expected a JSON object of strings") from None
     if not isinstance(settings, dict):
-        raise Refusal(f"--settings {path}: holds a {type(settings).__name__}; a JSON object of strings is wanted")
+        raise Refusal(f"--settings {path}: got {type(settings).__name__}; expected a JSON object of strings")
     for name, value in settings.items():
         if not name or "=" in name or "\0" in name:
             raise Refusal(f'--settings {path}: {name!r} cannot name an environment variable (empty, or has "=" or NUL)')
         if not isinstance(value, str) or "\0" in value:
             # The value may be a secret: its type is enough to find the mistake.
             raise Refusal(
-                f"--settings {path}: the value of {name!r} is a {type(value).__name__}; a string without NUL is wanted"
+                f"--settings {path}: got {type(value).__name__} as the value of {name!r}; expected a string without NUL"
             )
         if len(f"{name}={value}".encode(errors="replace")) >= LONGEST:
             raise Refusal(

@@ -2,9 +2,6 @@
 
 An `Exchange` hears of the requests of one connection from the core beneath, `eyewall.connection` or Tornado's
 (`eyewall.tornado_core`). This is the hot path.
-
-Private names of Tornado that are used here (checked against 6.5 and 6.6): ``_HandlerDelegate.stream_request_body``,
-``_RoutingDelegate.delegate`` (in `eyewall.bodies`), ``_HTTPRequestContext._unapply_xheaders``.
 """
 
 import logging

@@ -5,16 +5,16 @@ third of a small request's CPU time. Here one regular expression takes all lines
 a colon, one space, a value that neither begins nor ends with a space. Everything else (bare LF, folded lines, other blanks,
 errors) goes to Tornado's own parser, so the language that is accepted, and what is said of the rest, stays Tornado's.
 
-Private names of Tornado that are used here (checked against 6.5 and 6.6): ``HTTPHeaders._as_list``, ``_combined_cache``;
-``httputil._normalize_header``; ``HTTP1Connection._parse_headers``. A Tornado whose `HTTPHeaders` has other attributes
-(6.5.0 to 6.5.2) parses every head itself.
+A Tornado whose `HTTPHeaders` has other attributes (6.5.0 to 6.5.2) parses every head itself.
 """
 
 import re
 from typing import Any, cast
 
 from tornado.http1connection import HTTP1Connection
-from tornado.httputil import HTTPHeaders, RequestStartLine, _normalize_header, parse_request_start_line
+from tornado.httputil import HTTPHeaders, RequestStartLine, parse_request_start_line
+
+from eyewall.private import normalize_header
 
 # RFC 9110, 5.6.2: token; 5.5: field-value, with obs-text, as Tornado has it. Nothing here backtracks (``++``, ``*+``), and a
 # line is tried where a line begins alone (``^``), so a head takes time in proportion to its length, whatever it is.
@@ -44,7 +44,7 @@ def well_formed(data: bytes) -> tuple[RequestStartLine, HTTPHeaders] | None:
     left = len(text) - end - 2  # bytes that belong to no line yet
     for name, value in _FIELD.findall(text, end):
         left -= len(name) + len(value) + _PUNCTUATION
-        normalized = _normalize_header(name)
+        normalized = normalize_header(name)
         if normalized in by_name:
             by_name[normalized].append(value)
         else:

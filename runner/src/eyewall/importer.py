@@ -28,7 +28,7 @@ async def build(found: Any, name: str) -> Application:
     """Return the application that `found` is, or makes; `name` is what a `Refusal` calls it."""
     if not isinstance(found, Application):
         if not callable(found):
-            raise Refusal(f"{name}: is a {type(found).__name__}; wanted is a tornado.web.Application or a factory")
+            raise Refusal(f"{name}: got {type(found).__name__}; expected a tornado.web.Application or a factory")
         try:
             found = found()
             if inspect.isawaitable(found):
@@ -38,7 +38,7 @@ async def build(found: Any, name: str) -> Application:
         except (Exception, SystemExit) as error:
             raise Refusal(f"{name}: the factory raised {summary(error)}") from error
     if not isinstance(found, Application):
-        raise Refusal(f"{name}: returned a {type(found).__name__}; a tornado.web.Application is wanted")
+        raise Refusal(f"{name}: got {type(found).__name__} from the factory; expected a tornado.web.Application")
     return found
 
 
@@ -47,7 +47,7 @@ def find(target: str) -> Any:
     match = TARGET.fullmatch(target)
     if match is None:
         raise Refusal(
-            f"{target!r} names nothing to run; wanted is package.module:factory, as in board:make_app, "
+            f"cannot run {target!r}: expected package.module:factory, as in board:make_app, "
             "or a program: program.py, -m package, or a console script of what is installed"
         )
     module_name, attribute = match["module"], match["attribute"]

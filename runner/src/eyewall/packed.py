@@ -2,8 +2,7 @@
 
 Measured with the 21 headers of a browser behind nginx: 4.7 KB as Tornado has them, 0.6 KB packed (`benchmarks/memory.py`).
 
-Private names of Tornado that are used here (checked against 6.5.3 and 6.6): ``HTTPHeaders._as_list``, ``_combined_cache``.
-Headers of a Tornado that has others (6.5.0 to 6.5.2) are not packed.
+Headers of a Tornado that has other attributes (6.5.0 to 6.5.2) are not packed.
 """
 
 import zlib

@@ -23,7 +23,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
@@ -52,8 +52,11 @@ _NEW, _SERVES, _REFUSED = range(3)
 class Prefork:
     """The processes on `sockets`, which are bound and not yet listening; `stop` the parent with `signals`.
 
-    `size`: how many; 0 or less is one per CPU. `parent` is the pid of the process that started the group.
+    `size`: how many; 0 or less is one per CPU. `parent` is the pid of the process that started the group. It is the
+    `eyewall.membership.Membership` of each of them.
     """
+
+    forked = True
 
     def __init__(self, size: int, sockets: list[socket.socket], signals: Signals, parent: int) -> None:
         self.size = size if size > 0 else cpu_count()
@@ -100,6 +103,21 @@ class Prefork:
 
     # What a child calls
 
+    def bind(self, _address: str, _port: int, _backlog: int, _at_exit: contextlib.ExitStack) -> list[socket.socket]:
+        """Return the parent's sockets, which are bound."""
+        return self.sockets
+
+    def shares_port(self) -> bool:
+        """Tell whether this child leaves the port to the others: unless all of them leave."""
+        return not self.ends()
+
+    def statuses(self, path: Path, status: Status) -> Sequence[tuple[Path, Status]]:
+        """Return this child's admin socket, beside the group's `path`, and of the first child the group's, too."""
+        found = [(_of_child(path, self.number), status)]
+        if self.leads():
+            found.append((path, GroupStatus(**vars(status), group=self, path=path)))
+        return found
+
     def watch(self, drain: Callable[[str], None]) -> None:
         """Call `drain` when the parent was told to stop, or is gone; on the running loop."""
         loop = asyncio.get_running_loop()
@@ -141,13 +159,17 @@ class Prefork:
         if os.getppid() == self.pid:
             os.kill(self.pid, signal.SIGTERM)
 
+    def leads(self) -> bool:
+        """Tell whether this is the first child."""
+        return self.number == 0
+
     def orphaned(self) -> bool:
         """Tell whether the process that started the group is gone."""
         return reparented(self.pid, self._grandparent)
 
-    def admin_path(self, path: Path) -> Path:
-        """Return the path of this child's own admin socket, beside the group's `path`."""
-        return _of_child(path, self.number)
+    def leave(self, _drain: Callable[[str], None], reason: str) -> None:
+        """Let all of the group drain."""
+        self.stop(reason)
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ from eyewall.drain import Drain
 from eyewall.gc_tuning import GarbageCollector
 from eyewall.importer import load
 from eyewall.limits import capped_backlog
+from eyewall.membership import Membership
 from eyewall.metrics import ProcessMetrics
-from eyewall.prefork import GroupStatus, Prefork
 from eyewall.proxy_headers import ProxyHeaders
 from eyewall.server import Server, Servers
 from eyewall.signals import Signals
-from eyewall.sockets import bind, listen
+from eyewall.sockets import listen
 from eyewall.succession import watch_for_successor
 from eyewall.watchdog import Watchdog
 
@@ -63,17 +64,17 @@ class Options:
 class Process:
     """What stands around the servers of a process, whoever made them: a factory's, or a program's.
 
-    `parent` is the pid of the process that started this one; `group` is there in a child of fork mode.
+    `parent` is the pid of the process that started this one, or its group. `membership` may become another one: a program
+    may fork (`eyewall.program`).
     """
 
-    def __init__(self, options: Options, parent: int, signals: Signals, group: Prefork | None = None) -> None:
+    def __init__(self, options: Options, parent: int, signals: Signals, membership: Membership) -> None:
         self.options = options
         self.signals = signals
-        self.group = group
+        self.membership = membership
         self.counters = Counters()
         self.proxy_headers = ProxyHeaders(options.trusted)
-        # A process of a group leaves the port to the others, unless all of them leave.
-        self.acceptor = Acceptor(self.counters, shared=lambda: group is not None and not group.ends())
+        self.acceptor = Acceptor(self.counters, shared=membership.shares_port)
         self.servers = Servers()
         self.drain = Drain(self.servers, self.counters, options.drain)
         self.parent = parent
@@ -90,7 +91,7 @@ class Process:
             counters=self.counters,
             draining=lambda: self.drain.draining,
             drained=lambda: self.drain.drained,
-            drain=None if group is not None else self.drain.ask,
+            drain=None if membership.forked else self.drain.ask,
             port=options.port,
             address=options.address,
             release=options.release,
@@ -119,7 +120,7 @@ class Process:
 
         The processes of a group never do: the port is theirs together.
         """
-        if self.group is None and not self.servers.on_port:
+        if not self.membership.forked and not self.servers.on_port:
             self.servers.leave_port()
 
     async def serve(self, publish: Callable[[], object] = lambda: None) -> None:
@@ -128,7 +129,7 @@ class Process:
         Nothing is taken over from a process that serves already (neither the port nor the admin path) before
         this: a release that cannot be loaded disturbs nobody. Raises `eyewall.errors.Refusal`.
         """
-        options, group = self.options, self.group
+        options = self.options
         if not options.debug:
             GarbageCollector().start()
         watchdog = Watchdog(options.watchdog)
@@ -149,14 +150,12 @@ class Process:
             publish()
             for admin in admins:
                 admin.start()
-            if group is not None:
-                group.watch(self.drain.begin)
+            self.membership.watch(self.drain.begin)
             self._watch_for_successor(admins, at_exit)
             watchdog.start()
             at_exit.callback(watchdog.stop)
             self._status.serving = True
-            if group is not None:
-                group.serves()
+            self.membership.serves()
             log.info(
                 "serving %s on %s, release %s, generation %s, pid %d",
                 options.target, options.where, options.release or "-", options.generation or "-", os.getpid(),
@@ -164,36 +163,26 @@ class Process:
             await self.drain.finish()
 
     def _listen(self) -> list[socket.socket]:
-        options, group = self.options, self.group
-        sockets = (
-            bind(options.address, options.port, options.backlog, self._at_exit) if group is None else group.sockets
-        )
+        options = self.options
+        sockets = self.membership.bind(options.address, options.port, options.backlog, self._at_exit)
         listen(sockets, options.backlog)
         return sockets
 
     def _bind_admins(self, at_exit: contextlib.ExitStack) -> list[Admin]:
-        """Make this process's admin server, and the group's last where this is its first child."""
-        path, group = self.options.admin, self.group
-        if path is None:
+        """Make this process's admin servers."""
+        if self.options.admin is None:
             return []
-        if group is None:
-            admins = [Admin(path, self._status)]
-        else:
-            admins = [Admin(group.admin_path(path), self._status)]
-            if group.number == 0:
-                admins.append(Admin(path, GroupStatus(**vars(self._status), group=group, path=path)))
+        admins = [Admin(path, status) for path, status in self.membership.statuses(self.options.admin, self._status)]
         for admin in admins:
             at_exit.callback(admin.stop)
             admin.bind()
         return admins
 
     def _watch_for_successor(self, admins: list[Admin], at_exit: contextlib.ExitStack) -> None:
-        group = self.group
-        if not admins or (group is not None and group.number):
-            return
-        orphaned: Callable[[], bool] = (lambda: os.getppid() != self.parent) if group is None else group.orphaned
-        drain = self.drain.begin if group is None else group.stop
-        at_exit.callback(asyncio.create_task(watch_for_successor(admins[-1], orphaned, drain)).cancel)
+        membership = self.membership
+        if admins and membership.leads():
+            leave = partial(membership.leave, self.drain.begin)
+            at_exit.callback(asyncio.create_task(watch_for_successor(admins[-1], membership.orphaned, leave)).cancel)
 
 
 async def serve_factory(process: Process) -> None:

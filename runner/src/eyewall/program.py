@@ -138,8 +138,8 @@ class Program:
             return 0
         if self._refusal is not None:
             raise self._refusal
-        if process.group is not None and process.group.status is not None:
-            return process.group.status
+        if process.membership.status is not None:
+            return process.membership.status
         if not process.serving:
             if self._forked and not status:
                 raise self._background()
@@ -158,7 +158,7 @@ class Program:
 
     def add(self, server: ProgramServer, sockets: Iterable[socket.socket]) -> None:
         """Let `server` listen on ours, for those that the program gave it, or on what is its own alone."""
-        if os.getpid() != self._pid and self._process.group is None:
+        if os.getpid() != self._pid and not self._process.membership.forked:
             self._leave(self._background())
         own: list[socket.socket] = []
         for given in sockets:
@@ -315,14 +315,14 @@ class Program:
     def _fork(self, num_processes: int | None, max_restarts: int | None = None) -> int:
         """Be ``tornado.process.fork_processes`` for the program."""
         process, options = self._process, self._process.options
-        if process.group is not None:
+        if process.membership.forked:
             self._refuse(Refusal(f"{options.target}: forks by itself, and --processes is given; leave one of them out"))
         # It is a thread, and only the thread that forks is there in a child.
         self._stop_timer()
         try:
             sockets = bind(options.address, options.port, options.backlog, self._at_exit)
             group = Prefork(num_processes or 0, sockets, process.signals, process.parent)
-            process.group = group
+            process.membership = group
             children.suspend()
             group.fork(max_restarts)
         except Refusal as refusal:
@@ -382,11 +382,11 @@ class Program:
             loop.run_until_complete(asyncio.wait([task]))
 
     def _start_timer(self) -> None:
-        target, group = self._process.options.target, self._process.group
+        target, membership = self._process.options.target, self._process.membership
         self._timer = exit_in(
             self._patience, 2,
             f"{target}: did not listen with a Tornado HTTPServer within {self._patience:g} s (--start)",
-            None if group is None else group.refuse,
+            membership.refuse,
         )  # fmt: skip
 
     def _stop_timer(self) -> None:

@@ -9,9 +9,6 @@ its servers itself. `eyewall.program` puts `ProgramServer` there::
 
     ProgramServer.defaults = {"place": …, "counters": …, "proxy_headers": …, "acceptor": …}
     HTTPServer.configure(ProgramServer)
-
-Private names of Tornado that are used here (checked against 6.5 and 6.6): ``TCPServer._sockets``, ``_handlers``, ``_stopped``,
-``_pending_sockets``, ``_handle_connection``; ``HTTPServer._connections``; ``RequestHandler._headers``.
 """
 
 import asyncio

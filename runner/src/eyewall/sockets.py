@@ -39,7 +39,7 @@ def bind(address: str, port: int, backlog: int, at_exit: contextlib.ExitStack) -
     try:
         return _bind(address, port)
     except socket.gaierror as error:
-        raise Refusal(f"--address {address}: {error.strerror}; an address of this host is wanted") from None
+        raise Refusal(f"--address {address}: got {error.strerror!r}; expected an address of this host") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise Refusal(

@@ -3,8 +3,6 @@
 Tornado's own `IOStream` and its timeout for idle connections are a fifth of the CPU time of a small request (measured
 with /hello, Tornado 6.6 on uvloop: `make bench ONLY=dynamic`). Nothing here changes what is sent or when it is read,
 but that small packets are not held back.
-
-Private name of Tornado that is used here (checked against 6.5 and 6.6): ``BaseIOStream._handle_read``.
 """
 
 import asyncio

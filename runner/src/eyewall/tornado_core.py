@@ -3,9 +3,6 @@
 Tornado says neither that an answer is complete nor that a connection was taken over or that a head was malformed. It asks
 for the next request when an answer is complete, so a request is counted then, or when the connection ends. The rest is read
 from its private state.
-
-Private names of Tornado that are used here (checked against 6.5 and 6.6): ``HTTP1Connection._disconnect_on_finish``,
-``_finish_future``, ``_request_start_line``, ``_request_headers``, ``_response_start_line``, ``_parse_headers``.
 """
 
 from asyncio import Future
