@@ -61,6 +61,11 @@ def test_release_that_imports_on_the_controller_alone_is_found_while_staging(fle
         assert not fleet.host(host).file(f"/opt/testapp/releases/{name}").exists
 
 
+def names_in(tar: Path) -> list[str]:
+    with tarfile.open(tar) as archive:
+        return archive.getnames()
+
+
 def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, names, watched, refused):
     """The controller's copy was damaged after it had been checked there."""
 
@@ -76,7 +81,7 @@ def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, n
     assert fleet.play("deploy", "--check", **variables).status == 0
     # another scenario may have made one at the same time
     made = [path for path in (REPOSITORY / ".build" / "wheelhouses").glob("*.tar") if path.stat().st_mtime >= began]
-    (sent,) = [path for path in made if any("/argon2_cffi-" in name for name in tarfile.open(path).getnames())]
+    (sent,) = [path for path in made if any("/argon2_cffi-" in name for name in names_in(path))]
     whole = sent.with_name("whole")
     sent.rename(whole)
     with tarfile.open(whole) as old, tarfile.open(sent, "w") as new:
