@@ -26,7 +26,7 @@ FORMS = {
     "dict": "a mapping, as in {NAME: value}",
 }
 # Facts that roles export in a run (roles/*/README.md): no inventory sets them.
-FACTS = {"tornado_app_plan"}
+FACTS = {"tornado_app_plan", "tornado_app_ports_changed"}
 # Inputs of earlier versions, and what they are called now (docs/upgrading.md has the same table).
 RENAMED = {
     "fleet_capabilities": "local_containers_capabilities",

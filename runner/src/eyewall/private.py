@@ -29,8 +29,11 @@ ATTRIBUTES = {
     "tornado.ioloop.IOLoop": ("_ioloop_for_asyncio",),
     "tornado.iostream.BaseIOStream": ("_handle_read", "_write_buffer", "_write_futures"),
     "tornado.iostream._StreamBuffer": ("_buffers",),
+    # of classes that are private themselves: which handler answers, and whether it streams (`eyewall.bodies`)
+    "tornado.routing._RoutingDelegate": ("delegate",),
     "tornado.tcpserver.TCPServer": ("_handle_connection", "_handlers", "_pending_sockets", "_sockets", "_stopped"),
     "tornado.web.RequestHandler": ("_headers",),
     "tornado.web.StaticFileHandler": ("_get_cached_version",),
+    "tornado.web._HandlerDelegate": ("stream_request_body",),
     "gunicorn.workers.gthread.PollableMethodQueue": ("_write_fd",),
 }
