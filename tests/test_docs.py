@@ -1,11 +1,12 @@
 """The documents name what is there: targets, files, links, variables."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 
 import pytest
 from support import REPOSITORY
-from support.product import ROLE_NAMES, load_python, options_of, plugin
+from support.product import ROLE_NAMES, load_python, load_yaml, options_of, plugin
 
 WRITTEN = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/variables.md", "docs/host-layout.md"]
 DOCUMENTS = sorted({*WRITTEN, *(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").glob("*.md"))})
@@ -188,3 +189,10 @@ def test_root_obeys_nobody_but_its_own_configuration_and_no_log(mistake: str, ex
         for line in re.finditer(mistake, path.read_text(encoding="utf-8"))
     }
     assert found == set()
+
+
+def test_the_version_is_one_and_has_its_part_of_the_changelog() -> None:
+    version = load_yaml(REPOSITORY / "galaxy.yml")["version"]
+    assert tomllib.loads(read("runner/pyproject.toml"))["project"]["version"] == version
+    assert f'__version__ = "{version}"' in read("runner/src/eyewall/__init__.py")
+    assert re.findall(r"^## \[([\d.]+)\] - \d{4}-\d\d-\d\d$", read("CHANGELOG.md"), re.MULTILINE)[0] == version
