@@ -110,20 +110,21 @@ def project(fleet: Fleet, tmp_path: Path) -> Path:
 
 
 def test_a_project_of_three_files_deploys_with_it(fleet: Fleet, project: Path, today: Path) -> None:
+    deploy = ("ansible-playbook", "eyewall.tornado.deploy", "-e", "tornado_app_version=1.0.collection")
     install(project, today)
     installed = files_below(project / "collections")
     before = fleet.stand("app1")
     with asking(fleet, ("GET", "/health"), ("POST", "/echo")) as clients:
-        run(project, "ansible-playbook", "eyewall.tornado.deploy")
+        run(project, *deploy)
     after = fleet.stand("app1")
-    assert after.release.startswith("1.0.collection") != before.release.startswith("1.0.collection")
+    assert after.release == "1.0.collection" != before.release
     for client in clients:
         assert client.lost == []
         assert client.answered > 20
     # what was built is the project's, and the collection is as it was installed
     assert {path.name for path in project.iterdir()} == {".build", "ansible.cfg", "collections", "hosts.yml"}
     assert files_below(project / "collections") == installed
-    assert "is on app1 already" in run(project, "ansible-playbook", "eyewall.tornado.deploy")
+    assert "1.0.collection is on app1 already" in run(project, *deploy)
 
 
 def test_a_site_takes_a_newer_version_and_loses_no_request(
