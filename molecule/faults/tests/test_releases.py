@@ -1,5 +1,6 @@
 """A release that does not work, from one that does not import to one that dies at its work."""
 
+import hashlib
 import re
 import tarfile
 import time
@@ -73,6 +74,9 @@ def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, n
         # more to install: what the reference application has beside what is there
         lock = (REPOSITORY / "app" / "requirements.lock").read_text(encoding="utf-8")
         more = re.findall(r"^(?:argon2|cffi|pycparser)\S*==(?:.*\\\n)+.*\n", lock, flags=re.M)
+        # and a hash that no file has, so that no earlier run of these tests has made these wheels' tar
+        unique = hashlib.sha256(names[0].encode()).hexdigest()
+        more[0] = more[0].replace("--hash=", f"--hash=sha256:{unique} \\\n    --hash=", 1)
         with (source / "requirements.lock").open("a", encoding="utf-8") as file:
             file.writelines(more)
 
