@@ -88,6 +88,7 @@ lint: tools
 	MYPYPATH=tests mypy --strict tests/proof
 	MYPYPATH=collections mypy --strict -p ansible_collections.eyewall.tornado.plugins
 	MYPYPATH=benchmarks:benchmarks/on_host:tests:runner/src:app/src mypy --strict scripts benchmarks/*.py
+	MYPYPATH=benchmarks/on_host:tests:runner/src:app/src mypy --strict benchmarks/on_host/*.py
 	MYPYPATH=tests/apps/testapp/src mypy --strict tests/apps/testapp/src
 	ansible-lint --offline
 	@$(MAKE) --no-print-directory docs

@@ -14,7 +14,7 @@ from support.host_files import add_environment, add_generation, add_release, cut
 from support.product import ROLES, evaluate, helper, load_module, load_yaml, run_module
 from support.supervised_host import UNCLOSED_CONNECTIONS, Host, Poller
 
-pytestmark = UNCLOSED_CONNECTIONS
+pytestmark = [*UNCLOSED_CONNECTIONS, pytest.mark.slow]
 
 
 DAMAGES = [delete, empty, cut, garble, hide]
