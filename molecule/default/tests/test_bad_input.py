@@ -56,13 +56,13 @@ def refused(site):
         ),
         (
             "vault_tornado_app_cookie_secret=CHANGE-ME",
-            "BOARD_COOKIE_SECRET is empty or the example's placeholder",
+            "got nothing or the example's placeholder for BOARD_COOKIE_SECRET",
         ),
         (
             "nginx_client_max_body_size=50MB",
             "nginx_client_max_body_size: got '50MB'; expected a number of bytes",
         ),
-        ('{"site_operating_systems": ["Debian 11"]}', "bookworm runs Debian 12"),
+        ('{"site_operating_systems": ["Debian 11"]}', "bookworm: got Debian 12"),
     ],
 )
 def test_value(refused, variables, sentence):
