@@ -30,6 +30,12 @@ def names() -> list[str]:
 
 
 @pytest.fixture
+def fresh() -> str:
+    """What makes a release's name one that no host has, also where a test that failed runs once more."""
+    return f"{time.time():.3f}"
+
+
+@pytest.fixture
 def before(fleet: Fleet, names: list[str]) -> dict[str, Standing]:
     """What every host runs before the fault: the same release, whole; and each process has a pool that has worked."""
     try:

@@ -30,11 +30,11 @@ def mortal(fleet, names) -> dict[str, str]:
     return fleet.release(f"mortal.{names[0]}", change)
 
 
-def test_release_that_does_not_import_touches_no_host(fleet, before, names, watched, refused):
+def test_release_that_does_not_import_touches_no_host(fleet, before, fresh, watched, refused):
     """The controller finds out."""
     change = written("__init__.py", "import os", "import os, no_such_module")
     with watched() as watch:
-        run = fleet.deploy(f"broken.{names[0]}", change=change)
+        run = fleet.deploy(f"broken.{fresh}", change=change)
         watch.only(before["app1"].release)
     refused(
         run,
@@ -45,9 +45,9 @@ def test_release_that_does_not_import_touches_no_host(fleet, before, names, watc
     assert "Lock every host" not in run.output
 
 
-def test_release_that_imports_on_the_controller_alone_is_found_while_staging(fleet, before, names, watched, refused):
+def test_release_that_imports_on_the_controller_alone_is_found_while_staging(fleet, before, fresh, watched, refused):
     host_only = 'import os\n\nif os.path.exists("/opt/testapp"):\n    raise OSError("no /usr/lib/libtestapp.so")\n'
-    name = f"elsewhere.{names[0]}"
+    name = f"elsewhere.{fresh}"
     with watched() as watch:
         run = fleet.deploy(name, change=written("__init__.py", "import os\n", host_only))
         watch.only(before["app1"].release)
@@ -67,7 +67,7 @@ def names_in(tar: Path) -> list[str]:
         return archive.getnames()
 
 
-def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, names, watched, refused):
+def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, fresh, watched, refused):
     """The controller's copy was damaged after it had been checked there."""
 
     def change(source: Path) -> None:
@@ -75,12 +75,12 @@ def test_wheel_that_the_wheelhouse_lacks_is_found_while_staging(fleet, before, n
         lock = (REPOSITORY / "app" / "requirements.lock").read_text(encoding="utf-8")
         more = re.findall(r"^(?:argon2|cffi|pycparser)\S*==(?:.*\\\n)+.*\n", lock, flags=re.M)
         # and a hash that no file has, so that no earlier run of these tests has made these wheels' tar
-        unique = hashlib.sha256(names[0].encode()).hexdigest()
+        unique = hashlib.sha256(fresh.encode()).hexdigest()
         more[0] = more[0].replace("--hash=", f"--hash=sha256:{unique} \\\n    --hash=", 1)
         with (source / "requirements.lock").open("a", encoding="utf-8") as file:
             file.writelines(more)
 
-    variables = fleet.release(f"damaged.{names[0]}", change)
+    variables = fleet.release(f"damaged.{fresh}", change)
     began = time.time()
     assert fleet.play("deploy", "--check", **variables).status == 0
     # another scenario may have made one at the same time

@@ -46,9 +46,9 @@ def kill_at(process: "subprocess.Popen[str]", lines: list[str], seconds: float) 
     return Run(process.returncode, said)
 
 
-def test_controller_that_is_killed_at_any_moment(fleet, before, names, watched, changed):
+def test_controller_that_is_killed_at_any_moment(fleet, before, fresh, watched, changed):
     """The same command, again and again: each run goes on from where the one before was killed, the last one ends."""
-    variables = fleet.release(f"killed.{names[0]}")
+    variables = fleet.release(f"killed.{fresh}")
     known = {host: {record["id"] for record in fleet.records(host)} for host in fleet.hosts}
     with watched():
         runs = [kill_at(fleet.start("deploy", **variables), *moment) for moment in MOMENTS.values()]
@@ -99,9 +99,9 @@ def test_two_deploys_at_once(fleet, before, candidate, watched, changed):
     assert "app1, app2: was not touched" in second.text, second.output
 
 
-def test_disk_that_is_full(fleet, before, names, watched, refused, changed):
+def test_disk_that_is_full(fleet, before, fresh, watched, refused, changed):
     """Nothing changes, and the message says how much there is and how much is needed. With room, the same command works."""
-    variables = fleet.release(f"large.{names[0]}")
+    variables = fleet.release(f"large.{fresh}")
     host = fleet.host("app1")
     free = int(fleet.sh("app1", "df --output=avail --block-size=1 /opt | tail -n 1"))
     host.check_output("fallocate --length %s /opt/filler", str(free - 400_000))
