@@ -15,11 +15,12 @@ FIRST_HOST = r"^(ok|changed): \[app1\]"
 # How far a run gets before it is killed: lines of its output, one after the other, and seconds from the last one on.
 MOMENTS: dict[str, tuple[list[str], float]] = {
     "installing": ([r"^TASK \[.*rolling_update \| Install the release"], 0.5),
-    "in the smoke test": ([r"^TASK \[.*rolling_update \| Install the release"], 1.2),
+    # the run before has installed it, or does so still
+    "in the smoke test": ([r"^TASK \[.*rolling_update \| Install the release"], 0.6),
     "in the first host's handover": ([HANDOVER], 1.5),
-    # before the next one: what runs on a host goes on by itself, and then there is nothing left to do on the second host
-    "in the second host's handover": ([HANDOVER, FIRST_HOST, HANDOVER], 1.5),
     "between the hosts": ([HANDOVER, FIRST_HOST], 0.0),
+    # what runs on a host goes on by itself: where the run before has begun it, this one may end before it is killed
+    "in the second host's handover": ([HANDOVER, FIRST_HOST, HANDOVER], 1.5),
     "before the end": ([r"^TASK \[.*rolling_update \| Check that every process"], 0.2),
     "at the end": ([r"^TASK \[.*rolling_update \| Record the deploy"], 0.3),
 }
