@@ -10,11 +10,12 @@ FOR_QUICK_TESTS := haproxy openssl
 FOR_MACHINES := qemu-system-x86 e2fsprogs
 FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver valgrind
 # the longest first, for two run side by side
-SCENARIOS := fleet faults default modes
+SCENARIOS := fleet faults default modes apps
 DEPLOYS := 20
 MOMENTS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
 PORT := 8888
+RELEASE = $(if $(APP),-e app=$(APP)) $(if $(VERSION),-e tornado_app_version=$(VERSION))
 DIR :=
 
 ##@ A first look
@@ -25,7 +26,7 @@ up: tools packages-containers ## Set up everything: tools, a fleet of containers
 	@echo
 	@limit=$$(ulimit -Hn); if [ "$$limit" != unlimited ] && [ "$$limit" -lt 50000 ]; then \
 	  echo "Each process may open $$limit files, all that this machine lets a container have; 50000 on hosts of your own."; fi
-	@echo "The site is up: http://127.0.0.1:8080/"
+	@echo "The site is up: http://127.0.0.1:8080/, and beside it a chat: http://chat.localhost:8080/"
 	@python -c "import json; print('Sign in with the password', json.load(open('.local/secrets.json'))['password'])"
 
 .PHONY: status
@@ -33,12 +34,12 @@ status: tools ## Show what users, services and the next boot of the local fleet 
 	ansible-playbook playbooks/status.yml
 
 .PHONY: deploy
-deploy: tools ## Deploy what is in app/ to the local fleet; VERSION=1.4.2 names the release
-	ansible-playbook playbooks/deploy.yml $(if $(VERSION),-e tornado_app_version=$(VERSION))
+deploy: tools ## Deploy what differs to the local fleet, or APP=board alone; VERSION=1.4.2 names its release
+	ansible-playbook playbooks/deploy.yml $(RELEASE)
 
 .PHONY: rollback
-rollback: tools ## Take the local fleet back to the release before, or to VERSION=1.4.1
-	ansible-playbook playbooks/rollback.yml $(if $(VERSION),-e tornado_app_version=$(VERSION))
+rollback: tools ## Take APP=board of the local fleet back to the release before, or to VERSION=1.4.1
+	ansible-playbook playbooks/rollback.yml $(RELEASE)
 
 .PHONY: proof
 proof: tools packages-containers ## Deploy twenty times under traffic and count every request; DEPLOYS=3 for fewer

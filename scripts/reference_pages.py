@@ -32,9 +32,22 @@ VARIABLES = f"""\
 Look up what a variable is for, its type and its default. Every variable of every role is on this page, from
 `roles/*/meta/argument_specs.yml`.
 
-Set variables in an inventory, for example in `inventory/production/group_vars/app/<role>.yml`. Some follow from others on
-every site: [playbooks/group_vars/all/wiring.yml](../playbooks/group_vars/all/wiring.yml) says which. A variable that begins
-with a role's name and is not on this page is refused as a typo.
+Set what is of one application as a key of it ([applications](applications.md)), and the rest in an inventory, for example in
+`inventory/production/group_vars/all/firewall.yml`. Some follow from others on every site:
+[playbooks/group_vars/all/wiring.yml](../playbooks/group_vars/all/wiring.yml) says which. A variable that begins with a role's
+name and is not on this page is refused as a typo.
+"""
+APPLICATIONS = f"""\
+# Applications
+
+{GENERATED}
+
+Look up what you can say of an application: every key of an entry of `site_apps`, its type and its default, as in
+`inventory/production/group_vars/all/apps.yml`. [Your application](your-application.md) writes a first one step by step, and
+[several applications](several-applications.md) puts more on the same hosts.
+
+Each key is an input of a role: `port` is `tornado_app_port`, `server_names` is `nginx_server_name`. Messages and other pages name
+the variable. `-e tornado_app_port=9000` goes before what is written here, with `-e app=NAME` where there are several.
 """
 MODULES = f"""\
 # Modules
@@ -104,6 +117,30 @@ def variables() -> Iterator[str]:
         yield from options_of({name: option for entry in entry_points for name, option in entry["options"].items()})
 
 
+def constants(path: str) -> dict[str, Any]:
+    """Return the constants of a Python file that are written as literals; it is read and not imported."""
+    found = {}
+    for node in ast.parse((REPOSITORY / path).read_text(encoding="utf-8")).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Set() | ast.Dict() as value):
+                found[name] = ast.literal_eval(value)
+    return found
+
+
+def applications() -> Iterator[str]:
+    """Yield the lines of a section for each key of an application."""
+    said = constants("plugins/plugin_utils/site_apps.py")
+    options: dict[str, Any] = {}
+    for role in ("tornado_app", "nginx"):
+        text = (REPOSITORY / "roles" / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
+        options |= yaml.safe_load(text)["argument_specs"]["main"]["options"]
+    own = {name.removeprefix("tornado_app_"): name for name in options if name.startswith("tornado_app_")}
+    own = {key: name for key, name in own.items() if name not in said["NOT_OF_AN_APPLICATION"]} | said["OF_NGINX"]
+    keys = {"hosts": said["HOSTS"]} | {key: options[name] for key, name in own.items()}
+    required = [key for key, option in keys.items() if option.get("required")]
+    yield from options_of({key: keys[key] for key in [*required, *(key for key in keys if key not in required)]})
+
+
 def targets(makefile: str) -> Iterator[str]:
     """Yield a table of what `make help` lists."""
     yield from ("", "| command | what it does |", "|---|---|")
@@ -142,11 +179,7 @@ def commands() -> Iterator[str]:
     )
     yield from ("| playbook | what it does |", "|---|---|", f"| `site.yml` | {comment(REPOSITORY / 'site.yml')} |")
     for playbook in sorted(REPOSITORY.glob("playbooks/*.yml")):
-        if playbook.name not in {
-            "baseline.yml",
-            "begin.yml",
-            "site.yml",
-        }:  # what others import, and what the other site.yml is
+        if playbook.name not in INTERNAL:
             yield f"| `{playbook.relative_to(REPOSITORY)}` | {comment(playbook)} |"
 
 
@@ -178,6 +211,8 @@ def modules() -> Iterator[str]:
         yield ""
 
 
+# Playbooks that others import, and the one that the repository's own site.yml is.
+INTERNAL = {"baseline.yml", "begin.yml", "site.yml"}
 # Names of an expression that say nothing of a message's value.
 SILENT = {"self", "sys", *dir(builtins)}
 
@@ -233,6 +268,7 @@ def messages() -> Iterator[str]:
 
 PAGES = {
     "docs/commands.md": (COMMANDS, commands),
+    "docs/applications.md": (APPLICATIONS, applications),
     "docs/variables.md": (VARIABLES, variables),
     "docs/modules.md": (MODULES, modules),
     "docs/messages.md": (MESSAGES, messages),

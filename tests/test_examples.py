@@ -18,29 +18,35 @@ from ansible.template import Templar, trust_as_template
 from packaging.utils import canonicalize_name
 from support import REPOSITORY
 from support.net import free_port
-from support.product import ROLE_NAMES, TARGET, helper, load_module, load_yaml, options_of
+from support.product import TARGET, helper, load_module, load_yaml, plugin
 from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import websocket_connect
 
-EXAMPLES = sorted(path.parent for path in (REPOSITORY / "examples").glob("*/vars.yml"))
+EXAMPLES = sorted(path.parent for path in (REPOSITORY / "examples").glob("*/apps.yml"))
 RUNNER_LOCK = REPOSITORY / "requirements" / "runner.txt"
 CHAT = REPOSITORY / "examples" / "chat"
 each = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 
 lockfile, requirements = helper("lockfile"), helper("requirements")
 preflight = load_module("tornado_app_preflight")
+site_apps = plugin("plugin_utils", "site_apps")
 
 
 def test_there_is_something_to_check() -> None:
     assert {path.name for path in EXAMPLES} == {"bokeh", "chat", "flower", "jupyter", "jupyterhub", "thumbor"}
 
 
+def declared(example: Path) -> dict[str, Any]:
+    """What the example's file has for its one application."""
+    ((_, found),) = load_yaml(example / "apps.yml")["site_apps"].items()
+    return dict(found)
+
+
 @each
-def test_its_variables_are_inputs_of_roles_and_what_the_role_allows(example: Path) -> None:
-    given = load_yaml(example / "vars.yml")
-    options = {name: option for role in ROLE_NAMES for name, option in options_of(role).items()}
-    assert set(given) <= set(options)
-    command = given["tornado_app_command"]
+def test_it_is_an_application_as_a_site_may_have_it(example: Path) -> None:
+    assert site_apps.mistaken_apps(load_yaml(example / "apps.yml")["site_apps"], {"app": ["app1"]}) == []
+    given = declared(example)
+    command = given["command"]
     params = {
         "factory": "",
         "command": command,
@@ -50,35 +56,26 @@ def test_its_variables_are_inputs_of_roles_and_what_the_role_allows(example: Pat
         "debug_switches": {},
     }
     assert preflight.run_mistakes(params) == []
-    assert (REPOSITORY / "inventory/any" / given["tornado_app_source"].split("/", 1)[1]).resolve() == example
-
-
-@each
-def test_with_e_nothing_of_the_inventorys_own_application_stays(example: Path) -> None:
-    of_an_application = set(load_yaml(REPOSITORY / "inventory/production/group_vars/app/tornado_app.yml"))
-    of_an_application -= {"tornado_app_port", "tornado_app_production"}
-    given = load_yaml(example / "vars.yml")
-    assert of_an_application | {"tornado_app_health_path", "tornado_app_smoke_paths"} <= set(given)
-    assert given["tornado_app_factory"] == ""
+    assert (REPOSITORY / "inventory/any" / given["source"].split("/", 1)[1]).resolve() == example
 
 
 @each
 def test_what_it_runs_is_in_its_package(example: Path) -> None:
     package = tomllib.loads((example / "pyproject.toml").read_text())["project"]["name"]
-    words = load_yaml(example / "vars.yml")["tornado_app_command"]
+    words = declared(example)["command"]
     named = [word.split("{site}/")[1] for word in words if "{site}/" in word]
     assert package in words or named
     assert all((example / "src" / path).exists() for path in named)
-    static = load_yaml(example / "vars.yml").get("tornado_app_static")
+    static = declared(example).get("static")
     assert not static or (example / "src" / static).is_dir()
 
 
 @each
 def test_no_secret_is_a_word_of_the_command_and_each_is_asked_of_the_user(example: Path) -> None:
-    given = load_yaml(example / "vars.yml")
-    assert not [word for word in given["tornado_app_command"] if re.search("token|password|auth|secret", word)]
+    given = declared(example)
+    assert not [word for word in given["command"] if re.search("token|password|auth|secret", word)]
     readme = (example / "README.md").read_text()
-    for value in given.get("tornado_app_secrets", {}).values():
+    for value in given.get("secrets", {}).values():
         name = re.fullmatch(r"\{\{ (vault_\w+) \}\}", value)
         assert name
         assert f"\n{name[1]}: " in readme
@@ -104,14 +101,14 @@ def test_make_lock_makes_its_lock_file(example: Path) -> None:
 @each
 def test_its_page_shows_its_variables_as_they_are(example: Path) -> None:
     blocks = re.findall(r"^```yaml\n(.*?)^```", (example / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    given = load_yaml(example / "vars.yml")
-    shown = yaml.safe_load(blocks[0])
-    assert shown.items() <= given.items()
-    assert shown["tornado_app_command"]
+    given = declared(example)
+    ((_, shown),) = yaml.safe_load(blocks[0])["site_apps"].items()
+    assert {key: given.get(key) for key in shown} == shown
+    assert shown["command"]
 
 
 def test_bokeh_is_told_every_name_of_the_site() -> None:
-    setting = load_yaml(REPOSITORY / "examples/bokeh/vars.yml")["tornado_app_settings"]["BOKEH_ALLOW_WS_ORIGIN"]
+    setting = declared(REPOSITORY / "examples/bokeh")["settings"]["BOKEH_ALLOW_WS_ORIGIN"]
     names = {"nginx_server_name": ["www.example.net", "example.net"]}
     templar = Templar(DataLoader(), names)
     assert templar.template(trust_as_template(setting)) == "www.example.net,example.net"
@@ -124,7 +121,7 @@ class Process:
     """The chat's own command under the runner."""
 
     def __init__(self, port: int, log: Path) -> None:
-        words = load_yaml(CHAT / "vars.yml")["tornado_app_command"]
+        words = declared(CHAT)["command"]
         command = [sys.executable, "-m", "eyewall", "--port", str(port), "--drain", "4", *words]
         source = os.pathsep.join([str(REPOSITORY / "runner" / "src"), str(CHAT / "src")])
         self.log = log

@@ -19,6 +19,7 @@ from ports import free_port
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 20
 NGINX = Path("/etc/nginx/nginx.conf")  # what the roles wrote
+INCLUDE = "include /etc/nginx/eyewall-app-*.conf;"
 RECIPE = Path(__file__).with_name("recipe.conf")  # the nginx file of Tornado's guide
 
 
@@ -106,7 +107,7 @@ class Servers:
             r"^(\s*access_log) \S+": rf"\1 {place}/access.log",
             r"^error_log .*;": f"error_log {place}/error.log;",
         }
-        text = replaced(NGINX.read_text(encoding="utf-8"), moved | dict(change))
+        text = replaced(nginx_conf(), moved | dict(change))
         return port, self._nginx(text, Path(place), port)
 
     def _nginx(self, text: str, place: Path, port: int) -> int:
@@ -116,6 +117,12 @@ class Servers:
         self._started.callback(stop, process)
         wait_for(port, process)
         return process.pid
+
+
+def nginx_conf() -> str:
+    """Return the configuration that the roles wrote, with the applications' parts in the place where they are included."""
+    parts = "".join(path.read_text(encoding="utf-8") for path in sorted(NGINX.parent.glob("eyewall-app-*.conf")))
+    return NGINX.read_text(encoding="utf-8").replace(INCLUDE, parts)
 
 
 def replaced(text: str, change: Mapping[str, str]) -> str:

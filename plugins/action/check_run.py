@@ -10,9 +10,16 @@ from typing import Any
 from ansible import constants, context
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as core
+from ansible.utils.vars import load_extra_vars
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.known_variables import (
-    missing_variables,
     mistaken_variables,
+)
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.site_apps import (
+    chosen,
+    mistaken_apps,
+    mistaken_choice,
+    mistaken_removal,
+    of_one_application,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -68,15 +75,36 @@ def mistaken_groups(groups: Mapping[str, list[str]], sources: list[str], config:
     return sentence
 
 
-def mistaken_inputs(variables: Mapping[str, Any], *, changes: bool) -> list[str]:
-    """What is wrong with the variables of the run's hosts, each sentence once: most are said of a group."""
-    app, balancers = (variables["groups"].get(group, []) for group in ("app", "balancers"))
+def mistaken_inputs(
+    variables: Mapping[str, Any], extra: Mapping[str, Any], *, changes: bool, one_app: bool, removes: bool
+) -> list[str]:
+    """What is wrong with the variables of the run's hosts, each sentence once: most are said of a group.
+
+    `extra` is what the command line gives (`-e`), `one_app` whether the run is for one application alone, `removes` whether it
+    removes one.
+    """
+    groups = variables["groups"]
     found: list[str] = []
     for host in variables["ansible_play_hosts_all"]:
-        if host in app or host in balancers:
+        if host in groups.get("app", []) or host in groups.get("balancers", []):
             # as they are written: no template is rendered here, and no vault's secret shown
             written = variables["hostvars"].raw_get(host)
-            found += missing_variables(written, "tornado_app") if host in app else []
+            apps = written.get("site_apps")
+            # an application that was selected in this run is not the inventory's (playbooks/tasks/select_app.yml)
+            given = (
+                {} if "tornado_app_hosts" in written else {name: written[name] for name in written if name not in extra}
+            )
+            of_one = list(of_one_application(given))
+            wrong = mistaken_apps(apps, groups)
+            # an inventory of before has the one, and so not yet the other
+            found += of_one if of_one and apps is None else [*of_one, *wrong]
+            if isinstance(apps, Mapping) and not wrong:
+                if removes:
+                    found += mistaken_removal(apps, extra, groups)
+                    continue
+                found += mistaken_choice(apps, extra)
+                if one_app and len(chosen(apps, extra.get("app"))) > 1:
+                    found.append(f"app: got nothing; expected -e app=… with one of {', '.join(apps)}.")
             # a typo is no reason to show nothing
             found += mistaken_variables(written) if changes else []
     return list(dict.fromkeys(found))
@@ -102,7 +130,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         ]
         found = [sentence for sentence in sentences if sentence]
         if not found:
-            found = mistaken_inputs(variables, changes=self._task.args["changes"])
+            extra = load_extra_vars(self._loader)
+            flags = {name: self._task.args[name] for name in ("changes", "one_app", "removes")}
+            found = mistaken_inputs(variables, extra, **flags)
         if found:
             result.update(failed=True, msg=" ".join(found))
         return result

@@ -33,10 +33,10 @@ def plan(
 ) -> dict[str, Any]:
     """What one host is to run.
 
-    `build` and `host` are what the modules `build` and `tornado_app_preflight` returned; `program` and `smoke_program` are the
-    texts of supervisord's configuration, with `placeholder` for the generation's name, which is made of them. In the result,
-    `bundle` and `wheelhouse` are the files of the controller that the host lacks, "" for none; no value of `settings` or
-    `secrets` is in it.
+    `build` and `host` are what the modules `build` and `tornado_app_preflight` returned; `program` and `smoke_program` are
+    the texts of supervisord's configuration, with `placeholder` for the generation's name, which is made of them. In the result,
+    `current` is the generation that the host runs, `bundle` and `wheelhouse` are files of the controller that it lacks, "" for
+    none; no value of `settings` or `secrets` is in it.
     """
     release = build["release"]
     generation = f"{name}-{release}-{fingerprint(program, settings, secrets)[:6]}"
@@ -48,6 +48,7 @@ def plan(
         "generation": generation,
         "release": release,
         "ports": host["ports"],
+        "current": host["current"],
         "program": program.replace(placeholder, generation),
         "smoke_program": smoke_program.replace(placeholder, generation),
         "digest": build["digest"],

@@ -1,6 +1,6 @@
 """What HAProxy's configuration is made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -22,6 +22,42 @@ def error_pages(page: str, texts: Mapping[int, str]) -> list[dict[str, str]]:
     ]
 
 
+def balanced_applications(apps: Iterable[Mapping[str, Any]], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What HAProxy has to know of the site's applications, as the role takes it: from P(eyewall.tornado.apps#lookup)."""
+    return [
+        {
+            "name": app["name"],
+            "server_names": app["server_names"],
+            "servers": [{"name": host, "address": hostvars[host]["site_server"]} for host in app["hosts"]],
+            "health_path": app["health_path"],
+            "health_host": first_name(app["server_names"]),
+            "static_paths": ["/static/", "/favicon.ico", "/robots.txt"] if app["static"] else [],
+        }
+        for app in apps
+    ]
+
+
+def first_name(names: Sequence[str]) -> str:
+    """The name that an application is asked by, where it has one; `localhost` where it answers any."""
+    return names[0] if names and names[0] != "_" else "localhost"
+
+
+def entries(
+    apps: Iterable[Mapping[str, Any]], service: str, port: int, host: str | None = None
+) -> list[dict[str, Any]]:
+    """Where a host is asked for its applications, as M(eyewall.tornado.host_status) takes it: for those of `host`, or for all."""
+    return [
+        {"service": service, "port": port, "name": first_name(app["server_names"]), "path": app["health_path"]}
+        for app in apps
+        if host is None or host in app["hosts"]
+    ]
+
+
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"error_pages": error_pages}
+        return {
+            "balanced_applications": balanced_applications,
+            "entries": entries,
+            "error_pages": error_pages,
+            "first_name": first_name,
+        }

@@ -23,7 +23,7 @@ def listing(hosts: list[str], hostvars: Mapping[str, Any]) -> str:
     """The releases that hosts keep, a line for each host."""
     lines = []
     for host in hosts:
-        kept = hostvars[host]["__tornado_app_info"]["generations"]
+        kept = hostvars[host]["tornado_app_info"]["generations"]
         marks = [f"{entry['release']}{' (current)' if entry['current'] else ''}" for entry in kept]
         lines.append(f"  {host}: {', '.join(marks) or 'none'}")
     return "\n".join(lines)
@@ -48,7 +48,7 @@ def rollback_goal(hosts: list[str], hostvars: Mapping[str, Any], version: str) -
     rollback whose controller was killed has left its lock, which says where it went: hosts that are there already
     would go one further.
     """
-    infos = {host: hostvars[host]["__tornado_app_info"] for host in hosts}
+    infos = {host: hostvars[host]["tornado_app_info"] for host in hosts}
     locks = [info["lock"] for info in infos.values() if info["lock"]]
     unfinished = next((lock for lock in locks if lock["verb"] == "rollback"), None)
     goals = {host: goal_of(info, version, unfinished) for host, info in infos.items()}
@@ -62,7 +62,7 @@ def rollback_goal(hosts: list[str], hostvars: Mapping[str, Any], version: str) -
     elif len(releases) > 1:
         refusal = "The hosts would go back to different releases"
     if refusal:
-        refusal += ". Allowed is a release that every host keeps, as in -e tornado_app_version=RELEASE:\n"
+        refusal += ". Expected is a release that every host keeps, as in -e tornado_app_version=RELEASE:\n"
         refusal += listing(hosts, hostvars)
     return {"goals": goals, "refusal": refusal}
 

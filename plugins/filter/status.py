@@ -29,6 +29,7 @@ ONCE = {"__tornado_app_begun", "__tornado_app_migrated"}
 
 Hosts = Iterable[str]
 HostVars = Mapping[str, Mapping[str, Any]]
+Infos = list[tuple[str, str, Mapping[str, Any]]]  # host, application, and what app_info said of it
 
 
 def duration(seconds: object) -> str:
@@ -106,14 +107,14 @@ def host_problems(results: Mapping[str, Any]) -> Iterable[str]:
     if "entries" not in told:
         yield f"could not be asked: {one_line(told)}."
     yield from told.get("problems", [])
-    info = results.get("__tornado_app_info")
-    if info is None or info.get("unreachable"):
-        return
-    if "processes" not in info:
-        yield f"the application could not be asked: {one_line(info)}."
-    elif info["silence"] and told.get("services", {}).get("supervisor") == "active":  # else it has been said
-        yield f"{info['silence']} Nothing can start or stop a process. Run site.yml."
-    yield from info.get("problems", [])
+    for app, info in results.get("site_infos", {}).items():
+        if info.get("unreachable"):
+            return
+        if "processes" not in info:
+            yield f"the application {app} could not be asked: {one_line(info)}."
+        elif info["silence"] and told.get("services", {}).get("supervisor") == "active":  # else it has been said
+            yield f"{info['silence']} Nothing can start or stop a process. Run site.yml."
+        yield from info.get("problems", [])
 
 
 def one_line(result: Mapping[str, Any]) -> str:
@@ -124,15 +125,37 @@ def one_line(result: Mapping[str, Any]) -> str:
 def problem_list(hosts: Hosts, hostvars: HostVars) -> str:
     """A line for each thing that is not well, with its hosts; "" where all is well."""
     told = [(host, sentence) for host in hosts for sentence in host_problems(hostvars[host])]
-    infos = {host: hostvars[host].get("__tornado_app_info") or {} for host in hosts}
-    current = {
-        host: one["release"] for host, info in infos.items() for one in info.get("generations", []) if one["current"]
-    }
-    # while one of them is locked, hosts have their turns
-    if len({*current.values()}) > 1 and not any(info.get("lock") for info in infos.values()):
-        releases = "; ".join(f"{names} {release}" for release, names in by_text(current.items()).items())
-        told.append(("all", f"releases: got {releases}; expected one. Run deploy.yml."))
+    by_app: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for host, app, info in said_of_apps(hosts, hostvars):
+        by_app.setdefault(app, {})[host] = info
+    for app, infos in by_app.items():
+        current = {
+            host: one["release"]
+            for host, info in infos.items()
+            for one in info.get("generations", [])
+            if one["current"]
+        }
+        # while one of them is locked, hosts have their turns
+        if len({*current.values()}) > 1 and not any(info.get("lock") for info in infos.values()):
+            releases = "; ".join(f"{names} {release}" for release, names in by_text(current.items()).items())
+            told.append(("all", f"releases of {app}: got {releases}; expected one. Run deploy.yml."))
     return "\n".join(f"{names}: {text}" for text, names in by_text(told).items())
+
+
+def said_of_apps(hosts: Hosts, hostvars: HostVars) -> Infos:
+    """What app_info said of each application on each host."""
+    return [(host, app, info) for host in hosts for app, info in hostvars[host].get("site_infos", {}).items()]
+
+
+def several(infos: Infos) -> bool:
+    """Whether a table has to say which application a line is of."""
+    return len({app for _, app, _ in infos}) > 1
+
+
+def app_table(headings: tuple[str, ...], rows: Iterable[tuple[str, tuple[str, ...]]], *, named: bool) -> str:
+    """A table of rows that are of an application each, which is the second column where there are several."""
+    lines = [((*row[:1], app, *row[1:]) if named else row) for app, row in rows]
+    return table((*headings[:1], "application", *headings[1:]) if named else headings, lines)
 
 
 def process_row(host: str, process: Mapping[str, Any]) -> tuple[str, ...]:
@@ -146,22 +169,16 @@ def process_row(host: str, process: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def answered(hosts: Hosts, hostvars: HostVars) -> dict[str, Mapping[str, Any]]:
-    """What app_info registered on each host that it could ask."""
-    told = {host: hostvars[host].get("__tornado_app_info") or {} for host in hosts}
-    return {host: info for host, info in told.items() if "processes" in info}
+def answered(hosts: Hosts, hostvars: HostVars) -> Infos:
+    """What app_info said, on hosts that it could ask."""
+    return [one for one in said_of_apps(hosts, hostvars) if "processes" in one[2]]
 
 
 def process_table(hosts: Hosts, hostvars: HostVars) -> str:
     """A line for each process of `hosts`, from what app_info registered."""
-    return table(
-        PROCESSES,
-        (
-            process_row(host, process)
-            for host, info in answered(hosts, hostvars).items()
-            for process in info["processes"]
-        ),
-    )
+    infos = answered(hosts, hostvars)
+    rows = ((app, process_row(host, process)) for host, app, info in infos for process in info["processes"])
+    return app_table(PROCESSES, rows, named=several(infos))
 
 
 def stranger_row(host: str, stranger: Mapping[str, Any]) -> tuple[str, ...]:
@@ -178,9 +195,9 @@ def stranger_row(host: str, stranger: Mapping[str, Any]) -> tuple[str, ...]:
 
 def stranger_table(hosts: Hosts, hostvars: HostVars) -> str:
     """A line for each process that supervisord does not know, from what app_info registered; "" for none."""
-    told = {host: info["strangers"] for host, info in answered(hosts, hostvars).items()}
-    rows = [stranger_row(host, stranger) for host, found in told.items() for stranger in found or []]
-    silent = ", ".join(host for host, found in told.items() if found is None)
+    told = [(host, info["strangers"]) for host, _, info in answered(hosts, hostvars)]
+    rows = [stranger_row(host, stranger) for host, found in told for stranger in found or []]
+    silent = ", ".join(dict.fromkeys(host for host, found in told if found is None))
     parts = [table(STRANGERS, rows)] if rows else []
     return "\n".join(
         [*parts, *([f"{silent}: supervisord does not answer, so who else is there is not known"] if silent else [])]
@@ -204,24 +221,25 @@ def deploy_table(hosts: Hosts, hostvars: HostVars) -> str:
     """A line for each of the last deploys, then who holds hosts now; "" where there was none. From app_info."""
     told = answered(hosts, hostvars)
     same: dict[tuple[Any, ...], list[tuple[str, Mapping[str, Any]]]] = {}
-    for host, info in told.items():
+    for host, app, info in told:
         for record in info["deploys"]:
             what = ("id", "verb", "wanted", "from", "to", "outcome", "message")
-            same.setdefault(tuple(record[name] for name in what), []).append((host, record))
+            same.setdefault((app, *(record[name] for name in what)), []).append((host, record))
     rows = [
         # a run may have tried twice on a host
-        deploy_row(", ".join(dict.fromkeys(host for host, _ in group)), [record for _, record in group])
-        for group in same.values()
+        (str(what[0]), deploy_row(", ".join(dict.fromkeys(host for host, _ in group)), [record for _, record in group]))
+        for what, group in same.items()
     ]
     held = by_text(
         (
             host,
-            f"held by {lock['owner']} for the {lock['verb']} of {lock['release']}, until {utc(lock['expires'])} UTC",
+            f"held by {lock['owner']} for the {lock['verb']} of {f'{app} ' if several(told) else ''}{lock['release']}, "
+            f"until {utc(lock['expires'])} UTC",
         )
-        for host, info in told.items()
+        for host, app, info in told
         if (lock := info["lock"])
     )
-    parts = [table(DEPLOYS, sorted(rows))] if rows else []
+    parts = [app_table(DEPLOYS, sorted(rows, key=lambda row: row[1]), named=several(told))] if rows else []
     return "\n".join([*parts, *(f"{names}: {text}" for text, names in held.items())])
 
 
@@ -253,7 +271,7 @@ def broken_step(results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | N
         if went_wrong(result := result_of(results, step)):
             return step, result
     # any other task of the block, as the site's own: Ansible gives a rescue these two. A way back that failed has a rescue, too
-    if "ansible_failed_result" in results and not went_wrong(result_of(results, "__tornado_app_back")):
+    if results.get("ansible_failed_result") and not went_wrong(result_of(results, "__tornado_app_back")):
         return f"the task '{results['ansible_failed_task']['name']}' ran", results["ansible_failed_result"]
     return None
 
@@ -353,6 +371,17 @@ def deploy_report(hosts: Hosts, hostvars: HostVars) -> str:
     return "\n".join(said)
 
 
+def removal_report(hosts: Hosts, hostvars: HostVars, app: str) -> str:
+    """What was removed from which host, and what stays there; from M(eyewall.tornado.remove_app)."""
+    told = {host: result_of(hostvars[host], "site_removed") for host in hosts}
+    changed = {host: one for host, one in told.items() if one.get("changed")}
+    if not changed:
+        return f"{app} is on none of these hosts."
+    kept = by_text((host, ", ".join(one["kept"]) or "nothing") for host, one in changed.items())
+    lines = [f"{app} was removed from {', '.join(changed)}."]
+    return "\n".join([*lines, *(f"  {names}: what stays is {what}" for what, names in kept.items())])
+
+
 class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
@@ -363,4 +392,5 @@ class FilterModule:
             "stranger_table": stranger_table,
             "deploy_summary": deploy_summary,
             "deploy_report": deploy_report,
+            "removal_report": removal_report,
         }

@@ -248,6 +248,17 @@ class Layout:
         """The generation that starts at boot, whole or damaged; None for none."""
         return self.current.readlink().name if self.current.is_symlink() else None
 
+    def current_ports(self) -> list[int]:
+        """The ports of the current generation; none where there is no such one, or its manifest is damaged."""
+        name = self.current_generation()
+        if name is None:
+            return []
+        try:
+            ports: list[int] = self.manifest(GENERATION, name)["ports"]
+        except Damaged:
+            return []
+        return ports
+
     def release_of(self, generation: str) -> str | None:
         """The release of a generation, also of a damaged one as long as one of its two places says so."""
         try:

@@ -30,6 +30,13 @@ ESCAPE = re.compile(
 )
 
 
+def with_place(sentences: str, declared_in: str) -> str:
+    """Sentences that name the role's variables, with what these are called where the user wrote them (`site_apps.board`)."""
+    if declared_in and "tornado_app_" in sentences:
+        sentences = f"{sentences} (tornado_app_x is the key x of {declared_in}.)"
+    return sentences
+
+
 def plain(text: str) -> str:
     """A text that a terminal shows as it stands, in the same lines: escape sequences go, what else is not printable is named.
 

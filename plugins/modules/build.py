@@ -39,6 +39,7 @@ from ansible_collections.eyewall.tornado.plugins.module_utils.inputs import (
 from ansible_collections.eyewall.tornado.plugins.module_utils.lockfile import read_lock
 from ansible_collections.eyewall.tornado.plugins.module_utils.requirements import check_needs, needs_of, union
 from ansible_collections.eyewall.tornado.plugins.module_utils.source import read_project, value_of
+from ansible_collections.eyewall.tornado.plugins.module_utils.text import with_place
 from ansible_collections.eyewall.tornado.plugins.module_utils.wheelhouse import wheelhouse
 
 DOCUMENTATION = r"""
@@ -97,6 +98,7 @@ options:
     elements: dict
     required: true
   build: {type: path, required: true, description: "Directory for what is built, kept between runs."}
+  declared_in: {type: str, default: "", description: "Where the inputs are written, as in C(site_apps.board), for messages."}
 """
 
 
@@ -208,6 +210,7 @@ def main() -> None:
             "version": {"type": "str", "default": ""},
             "targets": {"type": "list", "elements": "dict", "required": True},
             "build": {"type": "path", "required": True},
+            "declared_in": {"type": "str", "default": ""},
         },
         # It changes nothing but its own cache, and a check needs its result.
         supports_check_mode=True,
@@ -217,7 +220,7 @@ def main() -> None:
     try:
         module.exit_json(**bundle(params, module.warn))
     except Refusal as refusal:
-        module.fail_json(msg=str(refusal))
+        module.fail_json(msg=with_place(str(refusal), params["declared_in"]))
     except OSError as error:
         module.fail_json(msg=f"Building on the controller, in {params['build']} (tornado_app_build), failed: {error}.")
 

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,14 @@ options:
     default: []
   pid_files: {type: dict, default: {}, description: "Files that hold the main PID of a unit, by its name: its reload needs it."}
   balancer_socket: {type: path, description: "HAProxy's runtime socket. Without it, HAProxy is not asked."}
-  balancer_hosts: {type: list, elements: str, default: [], description: Names of the hosts that HAProxy is to have.}
+  balancer_hosts: {type: dict, default: {}, description: "Names of the hosts that HAProxy is to have, by application."}
+  apps: {type: list, elements: str, description: "Names of the applications that this host is to have; without, it is not asked."}
   paths: {type: list, elements: path, default: [], description: Whose file systems are looked at; what is not there is left out.}
   timeout: {type: float, default: 10, description: Seconds that an answer may take.}
 """
 
 PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "MainPID")
+CLAIMS = Path("/etc/tmpfiles.d")  # a file for each application, by the role tornado_app
 AT_BOOT = {"enabled", "static", "generated", "alias", "indirect"}
 # A file system is full when less than a twentieth of it is left, or less than this of a large one.
 LEFT_BYTES = 1 << 30
@@ -147,12 +149,17 @@ def runtime(path: Path, command: str, timeout: float) -> str:
         return b"".join(iter(lambda: connection.recv(65536), b"")).decode(errors="replace")
 
 
-def balanced(text: str) -> dict[str, dict[str, str]]:
-    """State of each host, by name, from `show stat`: of its first backend, whose checks count for the others."""
+def named(hosts: Mapping[str, Iterable[str]]) -> list[str]:
+    """The hosts of each application, by what they are called: with the application's name before it where there are several."""
+    return [host if len(hosts) == 1 else f"{app}/{host}" for app, names in hosts.items() for host in names]
+
+
+def balanced(text: str, apps: Collection[str]) -> dict[str, dict[str, str]]:
+    """State of each host, as it is `named`, from `show stat`: of the backend whose checks count for the other one."""
     found: dict[str, dict[str, str]] = {}
     for row in csv.DictReader(text.lstrip("# ").splitlines()):
-        if row.get("type") == "2":
-            found.setdefault(row["svname"], row)
+        if row.get("type") == "2" and not row["pxname"].endswith("-once"):
+            found[row["svname"] if len(apps) == 1 else f"{row['pxname']}/{row['svname']}"] = row
     return found
 
 
@@ -164,13 +171,27 @@ def balance_problems(found: Mapping[str, Mapping[str, str]], wanted: Iterable[st
         if state.startswith("UP") or state == "no check":
             continue
         if state.startswith(("MAINT", "DRAIN")):
-            back = f"set server {row['pxname']}/{name} state ready"
+            back = f"set server {row['pxname']}/{row['svname']} state ready"
             way = f"who took it out puts it back: {back} (docs/deploy.md#with-a-host-that-is-dead)"
         else:
             said = " ".join(row.get(key) or "" for key in ("check_status", "check_code", "last_chk")).split()
             way = f"its check says: {' '.join(said) or 'nothing'}. See {name}"
         problems.append(f"HAProxy: got {state} for {name} for {row.get('lastchg') or '?'} s; expected UP; {way}.")
     return problems
+
+
+# ---- Applications that nobody declares ----
+
+
+def left_apps(declared: list[str] | None) -> list[str]:
+    """A sentence for each application that is on this host, and that the inventory has no more."""
+    here = sorted(path.stem.removeprefix("eyewall-app-") for path in CLAIMS.glob("eyewall-app-*.conf"))
+    return [
+        f"application {app}: got it on this host, and not in site_apps for it; expected both or neither. "
+        f"ansible-playbook playbooks/remove_app.yml -e app={app} removes it."
+        for app in here
+        if declared is not None and app not in declared
+    ]
 
 
 # ---- Space ----
@@ -264,15 +285,17 @@ def look(params: Mapping[str, Any]) -> dict[str, Any]:
     hosts: dict[str, str] | None = None
     if params["balancer_socket"] and active.get("haproxy", True):
         try:
-            rows = balanced(runtime(Path(params["balancer_socket"]), "show stat", params["timeout"]))
+            wanted = params["balancer_hosts"]
+            rows = balanced(runtime(Path(params["balancer_socket"]), "show stat", params["timeout"]), wanted)
         except OSError as error:
             problems.append(
                 f"{params['balancer_socket']}: got '{error.strerror or error}'; expected HAProxy to answer there. Run site.yml."
             )
         else:
             hosts = {name: row["status"] for name, row in rows.items()}
-            problems += balance_problems(rows, params["balancer_hosts"])
+            problems += balance_problems(rows, named(wanted))
 
+    problems += left_apps(params["apps"])
     systems = space(params["paths"])
     return {
         "entries": entries,
@@ -300,7 +323,8 @@ def main() -> None:
             "services": {"type": "list", "elements": "dict", "default": []},
             "pid_files": {"type": "dict", "default": {}},
             "balancer_socket": {"type": "path"},
-            "balancer_hosts": {"type": "list", "elements": "str", "default": []},
+            "balancer_hosts": {"type": "dict", "default": {}},
+            "apps": {"type": "list", "elements": "str"},
             "paths": {"type": "list", "elements": "path", "default": []},
             "timeout": {"type": "float", "default": 10},
         },

@@ -20,8 +20,10 @@ description:
     requests, nor we theirs, and none may need what the sandbox closes.
 options:
   content: {type: str, required: true, description: The configuration to come.}
+  name: {type: str, required: true, description: Name of the application.}
+  application: {type: str, required: true, description: "Its part of the configuration, which C(content) includes."}
   port: {type: int, required: true, description: The port of our site.}
-  names: {type: list, elements: str, required: true, description: Its names.}
+  names: {type: list, elements: str, required: true, description: Names of the application.}
   sandbox: {type: bool, required: true, description: Whether nginx is to be held in the sandbox.}
 """
 
@@ -31,6 +33,7 @@ DIRECTORY = Path("/etc/nginx")
 # Debian's own page, which the role takes out.
 DEFAULT = DIRECTORY / "sites-enabled/default"
 INCLUDED = "include /etc/nginx/sites-enabled/*;"
+APPLICATIONS = "include /etc/nginx/eyewall-app-*.conf;"
 OTHERS = re.compile(r"/etc/nginx/(conf\.d|sites-enabled)/")
 TOKEN = re.compile(r"""\s+|\#[^\n]*|("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[{};]|(?:\$\{[^}]*\}|[^\s{};])+)""", re.DOTALL)
 # ProtectHome= and ProtectSystem=strict with ReadWritePaths= of the service
@@ -140,20 +143,26 @@ def has_debians_page(module: AnsibleModule) -> bool:
     return linked and as_packaged(available, conffiles_of(module))
 
 
-def asked(module: AnsibleModule, content: str) -> tuple[int, str, str]:
+def asked(module: AnsibleModule, content: str, name: str, application: str) -> tuple[int, str, str]:
     """What nginx says of the configuration to come: status, the whole configuration, complaints."""
+    copy, part = DIRECTORY / ".eyewall-preflight.conf", DIRECTORY / ".eyewall-preflight-app.conf"
+    # what is there of other applications stays as it is
+    parts = [path for path in sorted(DIRECTORY.glob("eyewall-app-*.conf")) if path.name != f"eyewall-app-{name}.conf"]
+    content = content.replace(APPLICATIONS, "\n".join(f"include {path};" for path in [*parts, part]))
     if has_debians_page(module):
         sites = sorted(set((DIRECTORY / "sites-enabled").glob("[!.]*")) - {DEFAULT})
         content = content.replace(INCLUDED, "\n".join(f"include {site};" for site in sites))
     # the package that has the directive comes later
     if not any((DIRECTORY / "modules-enabled").glob("*brotli-static*")):
-        content = re.sub(r"brotli_static \w+;", "", content)
-    copy = DIRECTORY / ".eyewall-preflight.conf"
+        application = re.sub(r"brotli_static \w+;", "", application)
     try:
         copy.write_text(content)
+        part.write_text(application)
         status, dump, said = module.run_command([str(NGINX), "-T", "-c", str(copy)])
     finally:
         copy.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+    said = said.replace(str(part), str(DIRECTORY / f"eyewall-app-{name}.conf"))
     return status, dump, said.replace(str(copy), str(DIRECTORY / "nginx.conf"))
 
 
@@ -176,6 +185,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "content": {"type": "str", "required": True},
+            "name": {"type": "str", "required": True},
+            "application": {"type": "str", "required": True},
             "port": {"type": "int", "required": True},
             "names": {"type": "list", "elements": "str", "required": True},
             "sandbox": {"type": "bool", "required": True},
@@ -184,7 +195,7 @@ def main() -> None:
     )
     if not NGINX.exists():
         module.exit_json(changed=False)
-    status, dump, said = asked(module, module.params["content"])
+    status, dump, said = asked(module, *(module.params[name] for name in ("content", "name", "application")))
     found = mistakes(dump, module.params) if status == 0 else []
     if status:
         why = next((line for line in said.splitlines() if "[emerg]" in line), said.strip())

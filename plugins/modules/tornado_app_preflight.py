@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ansible_collections.eyewall.tornado.plugins.module_utils.ours import (
 )
 from ansible_collections.eyewall.tornado.plugins.module_utils.root import Failure
 from ansible_collections.eyewall.tornado.plugins.module_utils.strangers import holder, listeners, refusal
+from ansible_collections.eyewall.tornado.plugins.module_utils.text import with_place
 
 DOCUMENTATION = r"""
 module: tornado_app_preflight
@@ -37,8 +39,10 @@ options:
   comment: {type: str, required: true, description: "The comment that its account has, and no other one."}
   python: {type: path, required: true, description: The interpreter that runs it.}
   processes: {type: str, required: true, description: "C(auto), or a number."}
-  port: {type: int, required: true, description: Port of the first process.}
+  port: {type: str, required: true, description: "Port of the first process, or C(auto)."}
   reserved_ports: {type: list, elements: int, default: [], description: Ports of other services of this host.}
+  open_files: {type: int, default: 50000, description: Open files that each process may have.}
+  other_ports: {type: list, elements: int, default: [], description: Ports that other applications here are about to have.}
   factory: {type: str, default: "", description: "C(package.module:factory), or empty."}
   command: {type: list, elements: str, default: [], description: "A program and its arguments, or empty."}
   fork: {type: bool, default: false, description: "Whether all processes are one program's, on one port."}
@@ -52,6 +56,7 @@ options:
   paths: {type: dict, default: {}, description: "Paths to ask of the application, a list by the name of its variable."}
   health_host: {type: str, default: localhost, description: "The name that it is asked by (the C(Host) header)."}
   numbers: {type: dict, default: {}, description: "Numbers by the name of their variable, which has to stay within its limits."}
+  declared_in: {type: str, default: "", description: "Where the inputs are written, as in C(site_apps.board), for messages."}
   serial: {type: list, elements: str, default: ["100%"], description: Sizes of the batches of hosts.}
 """
 
@@ -61,6 +66,12 @@ DEBUG = {"autoreload": True, "compiled_template_cache": False, "static_hash_cach
 COMMENT = re.compile(r"\s[;#]|[\x00-\x1f\x7f]")
 NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
 DAY = 86400  # seconds
+FIRST_PORT = 8000  # as in Tornado's guide
+PROGRAMS = Path("/etc/supervisor/conf.d")
+MEMINFO = Path("/proc/meminfo")
+PROCESS_KB = (
+    20 * 1024
+)  # what a small application has for itself: 22 MB of an idle testapp (Private_Dirty, proc_pid_smaps(5))
 # The least and the most that a number may be.
 LIMITS = {
     "tornado_app_backlog": (1, 2**31 - 1),
@@ -136,6 +147,50 @@ def port_mistakes(ports: list[int], reserved: list[int], own: int | None) -> lis
     return found
 
 
+def ports_of_others(user: str) -> list[int]:
+    """The ports of this host's other applications, by what supervisord has been told: that is so while they are down, too."""
+    found: list[int] = []
+    for path in PROGRAMS.glob("eyewall-app-*.conf"):
+        try:
+            text = path.read_text(errors="replace")
+        except OSError:  # a link to a file that is gone: the deploy of its application makes it again
+            continue
+        said = dict(re.findall(r"^(user|numprocs|numprocs_start)=(\S+)$", text, re.MULTILINE))
+        if said.get("user") != user and said.get("numprocs_start", "").isdigit():
+            start = int(said["numprocs_start"])
+            found += range(start, start + int(said.get("numprocs", "1")))
+    return found
+
+
+def share_mistakes(processes: int, others: int, open_files: int) -> list[str]:
+    """What is wrong with the sum of all applications' processes on this host, a sentence each."""
+    total = processes + others
+    span = f"tornado_app_processes: got {processes}, which makes {total} processes of all applications on this host"
+    found = []
+    if (most := read("fs.file-max")) is not None and total * open_files > most:
+        found.append(
+            f"{span}, and {total * open_files} open files; expected {most} (fs.file-max) or less. Lower tornado_app_processes or "
+            "open_files_limit."
+        )
+    memory = int(re.findall(r"MemTotal: +(\d+)", MEMINFO.read_text())[0])
+    if total * PROCESS_KB > memory:
+        found.append(
+            f"{span}; expected {memory // PROCESS_KB} or less, because an idle one takes {PROCESS_KB // 1024} MB and there are "
+            f"{memory // 1024} MB."
+        )
+    return found
+
+
+def first_port(asked: str, layout: Layout, taken: Iterable[int]) -> int:
+    """The port of the first process: what was asked for; what it is today; or the first of a hundred of which none is taken."""
+    if asked.isdigit():
+        return int(asked)
+    if ports := layout.current_ports():
+        return ports[0]
+    hundreds = {port // 100 for port in taken}
+    return next(100 * hundred for hundred in range(FIRST_PORT // 100, 655) if hundred not in hundreds)
+
+
 def survivor_mistakes(patterns: list[str]) -> list[str]:
     """What is wrong with tornado_app_survivors, a sentence each."""
     found = []
@@ -208,6 +263,17 @@ def number_mistakes(numbers: dict[str, Any]) -> list[str]:
     ]
 
 
+def serial_mistakes(sizes: list[str]) -> list[str]:
+    """What is wrong with the sizes of batches, in a sentence."""
+    if wrong := [size for size in sizes if not re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", size)]:
+        return [
+            f"tornado_app_serial: got '{wrong[0]}'; expected numbers of hosts from 1, or shares from '1%' to '100%'."
+        ]
+    if not sizes:
+        return ["tornado_app_serial: got an empty list; expected numbers of hosts, or shares as in '25%'."]
+    return []
+
+
 def host_mistakes(host: str) -> list[str]:
     """What is wrong with the name that the application is asked by: a pattern is none, and it would answer 400."""
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?", host):
@@ -265,18 +331,6 @@ def run_mistakes(params: dict[str, Any]) -> list[str]:
     return found
 
 
-def another_mistake(name: str, directories_file: str) -> list[str]:
-    """Whether this host has another application already, in a sentence: their ports, nginx and memory are of one."""
-    prefix = "eyewall-app-"
-    here = {path.stem.removeprefix(prefix) for path in Path(directories_file).parent.glob(f"{prefix}*.conf")}
-    if not (others := sorted(here - {name})):
-        return []
-    return [
-        f"tornado_app_name: got '{name}' on a host that has the application '{others[0]}'; expected '{others[0]}', because a "
-        "host has one application. Give this one another host."
-    ]
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -290,8 +344,10 @@ def main() -> None:
             "comment": {"type": "str", "required": True},
             "python": {"type": "path", "required": True},
             "processes": {"type": "str", "required": True},
-            "port": {"type": "int", "required": True},
+            "port": {"type": "str", "required": True},
             "reserved_ports": {"type": "list", "elements": "int", "default": []},
+            "other_ports": {"type": "list", "elements": "int", "default": []},
+            "open_files": {"type": "int", "default": 50000},
             "factory": {"type": "str", "default": ""},
             "command": {"type": "list", "elements": "str", "default": []},
             "fork": {"type": "bool", "default": False},
@@ -310,6 +366,7 @@ def main() -> None:
             "health_host": {"type": "str", "default": "localhost"},
             "numbers": {"type": "dict", "default": {}},
             "serial": {"type": "list", "elements": "str", "default": ["100%"]},
+            "declared_in": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -320,7 +377,6 @@ def main() -> None:
             f"tornado_app_name: got '{params['name']}'; expected 1 to 24 lowercase letters, digits or dashes, starting with a "
             "letter."
         )
-    mistakes += another_mistake(params["name"], params["directories_file"])
     cpus = len(os.sched_getaffinity(0))
     processes = number_of_processes(params["processes"], cpus)
     if processes is None:
@@ -344,8 +400,14 @@ def main() -> None:
     another = account_mistake(params["user"], params["comment"])
     if not another:
         mistakes += directory_mistakes(directories, params["directories_file"], params["user"])
-    ports = [params["port"] + number for number in range(1 if params["fork"] else processes or 1)]
-    mistakes += port_mistakes(ports, params["reserved_ports"], account(params["user"]))
+    layout = Layout(Path(params["root"]))
+    others = {*params["other_ports"], *ports_of_others(params["user"])}
+    first = first_port(params["port"], layout, others)
+    ports = [first + number for number in range(1 if params["fork"] else processes or 1)]
+    if not re.fullmatch("auto|[0-9]{1,5}", params["port"]):
+        mistakes.append(f"tornado_app_port: got '{params['port']}'; expected auto, or a port from 1024 to 65535.")
+    mistakes += port_mistakes(ports, params["reserved_ports"] + params["other_ports"], account(params["user"]))
+    mistakes += share_mistakes(processes or 1, len(others), params["open_files"])
     wrong_patterns = survivor_mistakes(params["survivors"])
     mistakes += wrong_patterns
     if not (another or wrong_patterns):
@@ -355,12 +417,7 @@ def main() -> None:
     mistakes += path_mistakes(params["paths"])
     mistakes += host_mistakes(params["health_host"])
     mistakes += number_mistakes(params["numbers"])
-    if wrong := [size for size in params["serial"] if not re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", size)]:
-        mistakes.append(
-            f"tornado_app_serial: got '{wrong[0]}'; expected numbers of hosts from 1, or shares from '1%' to '100%'."
-        )
-    elif not params["serial"]:
-        mistakes.append("tornado_app_serial: got an empty list; expected numbers of hosts, or shares as in '25%'.")
+    mistakes += serial_mistakes(params["serial"])
     target = None
     # before root runs it
     if mistake := another or interpreter_mistake(params["python"], directories, params["user"]):
@@ -374,8 +431,8 @@ def main() -> None:
             f"tornado_app_python: got '{params['python']}' on another C library; expected glibc, which wheels are built for."
         )
     if mistakes:
-        module.fail_json(msg=f"{socket.gethostname()}: " + " ".join(mistakes))
-    layout = Layout(Path(params["root"]))
+        said = f"{socket.gethostname()}: " + " ".join(mistakes)
+        module.fail_json(msg=with_place(said, params["declared_in"]))
     module.exit_json(
         changed=False,
         cpus=cpus,

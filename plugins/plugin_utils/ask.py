@@ -1,6 +1,6 @@
 """Ask a host in one command of its shell whether there is anything to do, before a module is sent to find that out.
 
-A module starts a Python of its own on the host, 0.2 to 0.3 s of each task; a command takes 0.06 (second run of site.yml on the
+A module starts another Python on the host, 0.2 to 0.3 s of each task; a command takes 0.06 (second run of site.yml on the
 local fleet, two cores: 13 s instead of 20). Where the answer is not the expected one, whatever the reason is, the module decides.
 """
 

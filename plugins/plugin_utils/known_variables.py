@@ -26,7 +26,7 @@ FORMS = {
     "dict": "a mapping, as in {NAME: value}",
 }
 # Facts that roles export in a run (roles/*/README.md): no inventory sets them.
-FACTS = {"tornado_app_plan", "tornado_app_ports_changed"}
+FACTS = {"tornado_app_info", "tornado_app_plan", "tornado_app_ports_changed"}
 # Inputs of earlier versions, and what they are called now (docs/upgrading.md has the same table).
 RENAMED = {
     "fleet_capabilities": "local_containers_capabilities",
@@ -37,6 +37,13 @@ RENAMED = {
     "fleet_suite": "local_containers_suite",
     "fleet_tmpfs": "local_containers_tmpfs",
     "fleet_volumes": "local_containers_volumes",
+    "haproxy_backend": "haproxy_applications",
+    "haproxy_health_host": "haproxy_applications",
+    "haproxy_health_path": "haproxy_applications",
+    "haproxy_server_name": "haproxy_applications",
+    "haproxy_servers": "haproxy_applications",
+    "haproxy_static_paths": "haproxy_applications",
+    "open_files_user": "open_files_users",
     "tornado_app_batch": "tornado_app_parallel_processes",
     "tornado_app_drain": "tornado_app_drain_timeout",
     "tornado_app_lock": "tornado_app_requirements",
@@ -157,16 +164,6 @@ def place(value: Any) -> str:
         return ""
     origin = Origin.get_tag(value)
     return f"{origin.path}:{origin.line_num}: " if origin and origin.path else ""
-
-
-def missing_variables(variables: Mapping[str, Any], role: str) -> list[str]:
-    """A sentence for each input that a role cannot do without, and that a host does not have."""
-    options = role_options()[role]
-    return [
-        f"{name}: got nothing; expected {FORMS[option['type']]}."
-        for name, option in sorted(options.items())
-        if option.get("required") and name not in variables
-    ]
 
 
 def mistaken_variables(variables: Mapping[str, Any]) -> list[str]:

@@ -127,7 +127,7 @@ def subclass() -> None:
     run()
 
 
-async def stop_and_make_anew() -> None:
+async def stop_and_make_again() -> None:
     """Stops its server and makes another, three times, of another application; the last one again on the same object."""
     server = make_app().listen(PORT)
     for _ in range(3):
@@ -142,8 +142,8 @@ async def stop_and_make_anew() -> None:
     await asyncio.Event().wait()
 
 
-def anew() -> None:
-    asyncio.run(stop_and_make_anew())
+def again() -> None:
+    asyncio.run(stop_and_make_again())
 
 
 def small_buffer() -> None:

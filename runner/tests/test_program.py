@@ -115,8 +115,8 @@ def test_a_class_derived_from_httpserver(start: Start) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 400 ")  # its max_body_size
 
 
-def test_a_server_that_is_stopped_and_made_anew(start: Start) -> None:
-    server = start(PROGRAM, program=["anew"]).ready()
+def test_a_server_that_is_stopped_and_made_again(start: Start) -> None:
+    server = start(PROGRAM, program=["again"]).ready()
     until(lambda: "program: is there" in server.log)
     assert server.log.count("program: is stopped") == 3
     assert {server.get()["pid"] for _ in range(20)} == {server.process.pid}

@@ -26,17 +26,34 @@ import pytest
 from support.product import ROLES, evaluate, load_yaml, render, with_error_pages
 
 TEMPLATE = "haproxy/etc/haproxy/haproxy.cfg.j2"
-STICKY = {"haproxy_sticky": True, "haproxy_sticky_key": "a secret of the site", "haproxy_static_paths": ["/static/"]}
-NAMED = {"haproxy_server_name": ["www.example.org", "*.example.net", ".Example.com", "10.0.0.1", "[2001:db8::1]"]}
+STICKY = {"haproxy_sticky": True, "haproxy_sticky_key": "a secret of the site", "app_static_paths": ["/static/"]}
+NAMED = {"app_server_names": ["www.example.org", "*.example.net", ".Example.com", "10.0.0.1", "[2001:db8::1]"]}
 SERVERS = [{"name": "app1", "address": "10.0.0.11:80"}, {"name": "app2", "address": "[2001:db8::2]:80"}]
+BOARD = {
+    "name": "board",
+    "server_names": ["www.example.org", "*.example.net"],
+    "servers": SERVERS,
+    "health_path": "/health",
+}
+CHAT = {"name": "chat", "server_names": ["chat.example.net"], "servers": SERVERS[:1]}
 # a tracking server says whom it follows
 DOWN = {"DOWN", "DOWN (app/app1)"}
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
 
 
+def with_application(given: dict[str, Any]) -> dict[str, Any]:
+    """What a test says of its one application (`app_...`), as the role takes it."""
+    application = {"app_name": "app", "app_server_names": ["_"], "app_servers": SERVERS}
+    application |= {name: value for name, value in given.items() if name.startswith("app_")}
+    others = {name: value for name, value in given.items() if not name.startswith("app_")}
+    return {
+        "haproxy_applications": [{name.removeprefix("app_"): value for name, value in application.items()}]
+    } | others
+
+
 def conf(**given: Any) -> str:
-    return render(TEMPLATE, **({"haproxy_servers": SERVERS} | given))
+    return render(TEMPLATE, **with_application(given))
 
 
 def section(text: str, *words: str) -> list[str]:
@@ -66,9 +83,9 @@ def test_variables_reach_their_directives() -> None:
         haproxy_server_timeout=30,
         haproxy_tunnel_timeout=40,
         haproxy_keepalive_timeout=5,
-        haproxy_backend="board",
-        haproxy_health_path="/health",
-        haproxy_health_host="www.example.org",
+        app_name="board",
+        app_health_path="/health",
+        app_health_host="www.example.org",
         haproxy_health_interval=7,
     )
     assert {"fd-hard-limit 2048", "hard-stop-after 30s"} <= set(section(text, "global"))
@@ -104,7 +121,7 @@ def test_the_cookie_names_no_host_and_is_the_same_on_every_balancer() -> None:
     assert len(set(values)) == len(SERVERS)
     assert all(re.fullmatch("[0-9a-f]{16}", value) for value in values)
     moved = [{"name": server["name"], "address": f"192.0.2.{number}:80"} for number, server in enumerate(SERVERS)]
-    assert cookies(conf(**STICKY, haproxy_servers=list(reversed(moved))), "app") == list(reversed(values))
+    assert cookies(conf(**STICKY, app_servers=list(reversed(moved))), "app") == list(reversed(values))
     assert not set(values) & set(cookies(conf(**STICKY | {"haproxy_sticky_key": "another secret of the site"}), "app"))
     assert STICKY["haproxy_sticky_key"] not in conf(**STICKY)
 
@@ -142,21 +159,22 @@ def test_haproxy_takes_it_without_a_warning(given: dict[str, Any], tmp_path: Pat
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"haproxy_servers": []}, "a list with one host or more"),
-        ({"haproxy_servers": [{"name": "a"}]}, "a name and an address"),
-        ({"haproxy_servers": [{"address": "a:80"}]}, "a name and an address"),
-        ({"haproxy_servers": [{"name": "a", "address": "a:80", "weight": 3}]}, "and nothing else"),
-        ({"haproxy_servers": [{"name": "a b", "address": "a:80"}]}, "letters, digits"),
-        ({"haproxy_servers": [SERVERS[0], SERVERS[0]]}, "a name of their own"),
-        ({"haproxy_servers": [{"name": "a", "address": "10.0.0.1"}]}, "host:port"),
-        ({"haproxy_servers": [{"name": "a", "address": "2001:db8::1"}]}, "host:port"),
+        ({"haproxy_applications": []}, "a list with one application or more"),
+        ({"app_servers": []}, "applications with one host or more"),
+        ({"app_servers": [{"name": "a"}]}, "a name and an address"),
+        ({"app_servers": [{"address": "a:80"}]}, "a name and an address"),
+        ({"app_servers": [{"name": "a", "address": "a:80", "weight": 3}]}, "and nothing else"),
+        ({"app_servers": [{"name": "a b", "address": "a:80"}]}, "letters, digits"),
+        ({"app_servers": [SERVERS[0], SERVERS[0]]}, "a name of their own"),
+        ({"app_servers": [{"name": "a", "address": "10.0.0.1"}]}, "host:port"),
+        ({"app_servers": [{"name": "a", "address": "2001:db8::1"}]}, "host:port"),
         ({"haproxy_port": 8404}, "haproxy_stats_port (8404)"),
         ({"haproxy_port": 0}, "from 1 to 65535"),
         ({"haproxy_stats_port": 65536}, "from 1 to 65535"),
-        ({"haproxy_backend": "a b"}, "letters, digits"),
-        ({"haproxy_health_path": "health"}, "begins with '/'"),
-        ({"haproxy_health_path": "/a b"}, "no space"),
-        ({"haproxy_health_host": ""}, "a host name"),
+        ({"app_name": "a b"}, "letters, digits"),
+        ({"app_health_path": "health"}, "begins with '/'"),
+        ({"app_health_path": "/a b"}, "no space"),
+        ({"app_health_host": ""}, "a host name"),
         ({"haproxy_health_interval": 0}, "1 (second) or more"),
         ({"haproxy_open_files": 100}, "1024 or more"),
         ({"haproxy_connect_timeout": 0}, "1 (second) or more"),
@@ -164,24 +182,27 @@ def test_haproxy_takes_it_without_a_warning(given: dict[str, Any], tmp_path: Pat
         ({"haproxy_server_timeout": 1}, "more than haproxy_connect_timeout (1 s)"),
         ({"haproxy_tunnel_timeout": 209}, "haproxy_server_timeout (210 s) or more"),
         ({"haproxy_keepalive_timeout": 210}, "less than haproxy_server_timeout (210 s)"),
-        ({"haproxy_server_name": []}, "names without port"),
-        ({"haproxy_server_name": ["_", "a"]}, "names without port"),
-        ({"haproxy_server_name": ["www.example.org:80"]}, "names without port"),
-        ({"haproxy_server_name": ["www.example.*"]}, "not given nginx's other patterns"),
-        ({"haproxy_server_name": ["a", "~^w.*$"]}, "not given nginx's other patterns"),
+        ({"app_server_names": []}, "names without port"),
+        ({"app_server_names": ["_", "a"]}, "names without port"),
+        ({"app_server_names": ["www.example.org:80"]}, "names without port"),
+        ({"app_server_names": ["www.example.*"]}, "not given nginx's other patterns"),
+        ({"app_server_names": ["a", "~^w.*$"]}, "not given nginx's other patterns"),
         ({"haproxy_trusted_proxies": ["proxy.example.org"]}, "addresses or networks"),
         ({"haproxy_proxy_protocol": True}, "unless haproxy_trusted_proxies"),
         ({"haproxy_sticky": True}, "16 characters or more"),
         ({"haproxy_sticky": True, "haproxy_sticky_key": "CHANGE-ME"}, "16 characters or more"),
-        ({"haproxy_static_paths": ["static"]}, "beginning with /"),
+        ({"app_static_paths": ["static"]}, "begin with /"),
         (STICKY | NAMED | {"haproxy_trusted_proxies": ["10.0.0.7", "::1/128"], "haproxy_proxy_protocol": True}, None),
+        ({"haproxy_applications": [BOARD, BOARD]}, "a name of their own"),
+        ({"haproxy_applications": [BOARD | {"server_names": ["_"]}, CHAT]}, "where there is one application"),
+        ({"haproxy_applications": [BOARD, CHAT]}, None),
         ({}, None),
     ],
     ids=str,
 )
 def test_preflight(given: dict[str, Any], said: str | None) -> None:
     task, *_ = load_yaml(ROLES / "haproxy" / "tasks" / "preflight.yml")
-    values = {"haproxy_servers": SERVERS} | given
+    values = with_application(given)
     found = []
     for item in task["loop"]:
         if not evaluate(item["that"].strip("{} \n"), **values):
@@ -200,7 +221,7 @@ def test_a_page_that_fits_into_its_buffer(letters: str, fits: bool, tmp_path: Pa
     """Where it does not, HAProxy refuses the whole configuration: the control is a page of twice that size."""
     page = tmp_path / "own.html"
     page.write_text(letters)
-    given = {"haproxy_servers": SERVERS, "haproxy_headers_size": "8k", "haproxy_error_page": str(page)}
+    given = with_application({"haproxy_headers_size": "8k", "haproxy_error_page": str(page)})
     task, *_ = load_yaml(ROLES / "haproxy" / "tasks" / "preflight.yml")
     rules = [item["that"].strip("{} \n") for item in task["loop"] if item["name"] == "haproxy_error_page"]
     assert all(evaluate(rule, **given) for rule in rules) == fits
@@ -302,7 +323,7 @@ class Site:
         self.hosts = [Host("app1", ports[1]), Host("app2", ports[2])]
         servers = [{"name": host.name, "address": f"127.0.0.1:{host.server_port}"} for host in self.hosts]
         text = conf(
-            haproxy_servers=servers, haproxy_port=ports[0], haproxy_stats_port=ports[3], haproxy_ipv6=False, **given
+            app_servers=servers, haproxy_port=ports[0], haproxy_stats_port=ports[3], haproxy_ipv6=False, **given
         )
         # what only root may, and what belongs to the machine
         text = re.sub(r"(?m)^ +(user|group|chroot|log stdout) .*\n", "", text)
@@ -562,7 +583,7 @@ def test_hosts_learn_who_asks_from_haproxy_alone(start_site: Callable[..., Site]
 
 @needs_haproxy
 def test_health_is_asked_for_as_it_is_set(start_site: Callable[..., Site]) -> None:
-    site = start_site(haproxy_health_path="/health", haproxy_health_host="www.example.org")
+    site = start_site(app_health_path="/health", app_health_host="www.example.org")
     site.wait(lambda: len(site.seen("/health")) >= 2)
     assert {(method, headers["host"]) for method, _, headers in site.seen("/health")} == {("GET", "www.example.org")}
 

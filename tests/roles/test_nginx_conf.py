@@ -13,14 +13,27 @@ from typing import Any
 import pytest
 from support import REPOSITORY
 from support.nginx_blocks import Block, parse
-from support.product import ROLES, evaluate, load_yaml, render
+from support.product import ROLES, evaluate, load_yaml, nginx_conf, render
 
-TEMPLATE = "nginx/etc/nginx/nginx.conf.j2"
 STATIC = ("location", "^~", "/static/")
 
 
 def conf(**given: Any) -> Block:
-    return parse(render(TEMPLATE, **given))
+    return parse(nginx_conf(**given))
+
+
+def site_of(http: Block) -> Block:
+    """The application's server. The one before it answers the names that no application has."""
+    others, site = http.named("server")
+    assert others.get("server_name") == ["_"]
+    return site
+
+
+def preflight_rules(name: str) -> list[str]:
+    """What has to be true of a variable before anything is changed, as expressions."""
+    files = [ROLES / "nginx" / "tasks" / f"{file}.yml" for file in ("preflight", "application_preflight")]
+    items = [item for file in files for item in load_yaml(file)[0]["loop"]]
+    return [item["that"].strip("{} \n") for item in items if item["name"] == name]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +49,7 @@ def http(whole: Block) -> Block:
 
 @pytest.fixture(scope="module")
 def server(http: Block) -> Block:
-    return http.block("server")
+    return site_of(http)
 
 
 @pytest.mark.parametrize(
@@ -56,21 +69,21 @@ def test_the_parser_of_these_tests_sees_what_does_not_fit(text: str, what: str) 
 
 @pytest.mark.parametrize("ports", [[8000], [8000, 8001, 8002], list(range(9000, 9064))])
 def test_upstream_has_every_process_and_never_gives_one_up(ports: list[int]) -> None:
-    upstream = conf(nginx_upstream_ports=ports).block("http").block("upstream", "frontends")
+    upstream = conf(nginx_upstream_ports=ports).block("http").block("upstream", "board")
     assert upstream.all("server") == [[f"127.0.0.1:{port}", "max_fails=0"] for port in ports]
 
 
 def test_a_connection_goes_where_there_are_fewest(http: Block) -> None:
-    assert http.block("upstream", "frontends").all("least_conn") == [[]]
+    assert http.block("upstream", "board").all("least_conn") == [[]]
 
 
 def test_upstream_ports_are_those_of_the_application(http: Block) -> None:
-    servers = http.block("upstream", "frontends").all("server")
+    servers = http.block("upstream", "board").all("server")
     assert [words[0] for words in servers] == ["127.0.0.1:8000", "127.0.0.1:8001"]
 
 
 def test_upstream_connections_are_kept_and_closed_by_nginx_before_the_drain_is_over(http: Block) -> None:
-    upstream = http.block("upstream", "frontends")
+    upstream = http.block("upstream", "board")
     assert upstream.get("keepalive") == ["64"]
     assert upstream.get("keepalive_timeout") == ["1s"]
     drain = re.search(r"--drain (\d+)", render("tornado_app/etc/supervisor/conf.d/program.conf.j2"))
@@ -138,8 +151,8 @@ def test_variables_reach_their_directives() -> None:
     assert http.get("keepalive_timeout") == ["7"]
     assert http.get("proxy_read_timeout") == ["8"]
     assert tree.get("worker_shutdown_timeout") == ["8s"]
-    assert http.block("upstream", "frontends").get("keepalive") == ["9"]
-    assert http.block("upstream", "frontends").get("keepalive_timeout") == ["3s"]
+    assert http.block("upstream", "board").get("keepalive") == ["9"]
+    assert http.block("upstream", "board").get("keepalive_timeout") == ["3s"]
     assert server.get("client_max_body_size") == ["1k"]
     assert others.all("listen") == [["8080", "default_server"], ["[::]:8080", "default_server"]]
     assert server.all("listen") == [["8080"], ["[::]:8080"]]
@@ -169,7 +182,7 @@ def test_only_a_communication_error_goes_to_another_process_and_to_one_other(who
     http = whole.block("http")
     assert http.get("proxy_next_upstream") == ["error"]
     assert http.get("proxy_next_upstream_tries") == ["2"]
-    everywhere = [whole, http, http.block("server"), *http.block("server").blocks]
+    everywhere = [whole, http, site_of(http), *site_of(http).blocks]
     assert sum(block.has("proxy_next_upstream") for block in everywhere) == 1
 
 
@@ -177,10 +190,10 @@ def test_a_body_may_be_large_where_the_site_takes_files_and_nowhere_else(server:
     assert server.get("client_max_body_size") == ["1M"]
     assert not server.block("location", "/").has("client_max_body_size")
     sizes = {"= /upload": "50M", "/files/": "2G", "~ ^/x/[0-9]+$": "10k"}
-    server = conf(nginx_body_sizes=sizes).block("http").block("server")
+    server = site_of(conf(nginx_body_sizes=sizes).block("http"))
     for path, size in sizes.items():
         place = server.block("location", *path.split())
-        assert place.directives == [["client_max_body_size", size], ["proxy_pass", "http://frontends"]]
+        assert place.directives == [["client_max_body_size", size], ["proxy_pass", "http://board"]]
 
 
 @pytest.mark.parametrize(
@@ -196,20 +209,19 @@ def test_a_body_may_be_large_where_the_site_takes_files_and_nowhere_else(server:
     ids=str,
 )
 def test_only_what_nginx_can_read_is_a_size_by_path(sizes: dict[str, Any], fits: bool) -> None:
-    task, *_ = load_yaml(ROLES / "nginx" / "tasks" / "preflight.yml")
-    rules = [item["that"].strip("{} ") for item in task["loop"] if item["name"] == "nginx_body_sizes"]
+    rules = preflight_rules("nginx_body_sizes")
     assert all(evaluate(rule, nginx_body_sizes=sizes) for rule in rules) == fits
 
 
 def test_requests_are_passed_on_with_what_the_application_must_know(server: Block) -> None:
-    assert server.block("location", "/").get("proxy_pass") == ["http://frontends"]
+    assert server.block("location", "/").get("proxy_pass") == ["http://board"]
     assert server.get("proxy_redirect") == ["off"]
     # a version of Tornado's is nobody's business
     assert not server.has("proxy_pass_header")
     headers = dict(server.all("proxy_set_header"))
     assert len(headers) == len(server.all("proxy_set_header"))
     assert {name: value for name, value in headers.items() if value != ""} == {
-        "Host": "$site_host",
+        "Host": "$host_of_board",
         "Connection": "$connection_upgrade",
         "Upgrade": "$upgrade",
         "X-Request-Id": "$request_id",
@@ -218,14 +230,14 @@ def test_requests_are_passed_on_with_what_the_application_must_know(server: Bloc
     }
     # never the client's own (that it is so for all of them: molecule)
     assert {"X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "Remote-User", "Proxy"} <= set(headers)
-    passed = conf(nginx_passed_headers=["Remote-User"]).block("http").block("server").all("proxy_set_header")
+    passed = site_of(conf(nginx_passed_headers=["Remote-User"]).block("http")).all("proxy_set_header")
     assert sorted([*passed, ["Remote-User", ""]]) == sorted(server.all("proxy_set_header"))
 
 
 def test_headers_to_the_application_are_set_in_one_place() -> None:
     # what stands further out is dropped as soon as one stands further in
     http = conf(nginx_body_sizes={"= /upload": "50M"}).block("http")
-    elsewhere = [http, *http.block("server").blocks]
+    elsewhere = [http, *site_of(http).blocks]
     assert not any(block.has("proxy_set_header") for block in elsewhere)
 
 
@@ -316,7 +328,7 @@ def test_a_head_has_ten_seconds_and_a_body_is_passed_on_as_it_comes(http: Block,
     assert http.get("client_header_timeout") == ["10s"]
     assert server.get("proxy_request_buffering") == ["off"]
     # but for gunicorn, which has a thread for each request
-    assert conf(tornado_app_server="gunicorn").block("http").block("server").get("proxy_request_buffering") == ["on"]
+    assert site_of(conf(tornado_app_server="gunicorn").block("http")).get("proxy_request_buffering") == ["on"]
 
 
 def test_what_nginx_takes_for_any_path_may_be_held_in_memory() -> None:
@@ -354,18 +366,18 @@ def test_open_files_follow_the_sites_one_limit() -> None:
 
 def test_a_published_version_is_served_from_the_store_for_ever(http: Block, server: Block) -> None:
     static = server.block(*STATIC)
-    assert static.get("alias") == ["$static_directory/"]
+    assert static.get("alias") == ["$static_directory_of_board/"]
     # `expires` would be a Cache-Control line of its own
     assert not static.has("expires")
     assert static.get("gzip_static") == ["on"]
     assert static.get("brotli_static") == ["on"]
     assert ["Cache-Control", "$static_cache_control"] in static.all("add_header")
-    assert versioned(http, "$static_directory") == ["/opt/board/static/$static_version"]
+    assert versioned(http, "$static_directory_of_board") == ["/opt/board/static/$static_version"]
     assert versioned(http, "$static_cache_control") == ["public, max-age=31536000, immutable"]
 
 
 def test_without_a_version_it_is_the_current_release_and_not_kept(http: Block) -> None:
-    assert unversioned(http, "$static_directory") == ["/opt/board/current/release/static"]
+    assert unversioned(http, "$static_directory_of_board") == ["/opt/board/current/release/static"]
     assert unversioned(http, "$static_cache_control") == ["no-cache"]
 
 
@@ -386,10 +398,10 @@ def test_a_file_with_the_name_of_a_compressed_form_is_itself(http: Block, server
     for path, name in (("app.js.gz", "app.js.gz"), ("a/b.tar.br", "a/b.tar.br"), ("app.js", None), (".gz", None)):
         found = re.search(pattern.replace("(?<", "(?P<"), f"/static/{path}")
         assert (found["archive"] if found else None) == name
-    assert own.get("alias") == ["$static_archives/$archive"]
+    assert own.get("alias") == ["$static_archives_of_board/$archive"]
     assert own.get("gzip_static") == own.get("brotli_static") == ["off"]
-    assert versioned(http, "$static_archives") == ["/opt/board/static/archives/$static_version"]
-    assert unversioned(http, "$static_archives") == ["/opt/board/current/release/archives"]
+    assert versioned(http, "$static_archives_of_board") == ["/opt/board/static/archives/$static_version"]
+    assert unversioned(http, "$static_archives_of_board") == ["/opt/board/current/release/archives"]
     assert ["403", "404", "=", "@archive_current"] in own.all("error_page")
     assert not server.block("location", "@archive_current").has("gzip_static")
 
@@ -446,9 +458,9 @@ def locations(server: Block) -> list[list[str]]:
 
 def test_without_static_files_tornado_answers_everything() -> None:
     http = conf(tornado_app_static="").block("http")
-    assert [words for words in locations(http.block("server")) if "/.eyewall/" not in words[-1]] == [["location", "/"]]
-    assert not any("static" in block.words[2] for block in http.named("map"))
-    assert not http.block("server").has("open_file_cache")
+    assert [words for words in locations(site_of(http)) if "/.eyewall/" not in words[-1]] == [["location", "/"]]
+    assert not any("static_directory" in block.words[2] for block in http.named("map"))
+    assert not site_of(http).has("open_file_cache")
 
 
 @pytest.mark.parametrize(
@@ -472,7 +484,7 @@ def test_without_static_files_tornado_answers_everything() -> None:
 )
 def test_a_denied_path_is_denied_in_every_spelling(path: str, denied: bool) -> None:
     """nginx has decoded it by then; that it does is asked on hosts (molecule)."""
-    server = conf(nginx_denied_paths=["/metrics", "/a+b(c)/", "/static/secret"]).block("http").block("server")
+    server = site_of(conf(nginx_denied_paths=["/metrics", "/a+b(c)/", "/static/secret"]).block("http"))
     (rule,) = [block for block in server.named("if") if block.words[1] == "$uri"]
     assert rule.words[2] == "~*"
     assert rule.directives == [["return", "404"]]
@@ -493,7 +505,7 @@ def test_a_denied_path_is_denied_in_every_spelling(path: str, denied: bool) -> N
     ],
 )
 def test_what_the_application_resolves_otherwise_is_denied(asked: str, denied: bool) -> None:
-    server = conf(nginx_denied_paths=["/metrics"]).block("http").block("server")
+    server = site_of(conf(nginx_denied_paths=["/metrics"]).block("http"))
     (rule,) = [block for block in server.named("if") if block.words[1] == "$request_uri"]
     assert rule.words[2] == "~*"
     assert rule.get("rewrite")[1] == "/.eyewall/404"
@@ -537,8 +549,8 @@ def test_what_the_application_resolves_otherwise_is_denied(asked: str, denied: b
     ids=str,
 )
 def test_only_what_can_work_passes_the_preflight(name: str, value: list[str] | str, fits: bool) -> None:
-    task, *_ = load_yaml(ROLES / "nginx" / "tasks" / "preflight.yml")
-    rules = [item["that"].strip("{} \n") for item in task["loop"] if item["name"] == name]
+    rules = preflight_rules(name)
+    assert rules
     assert all(evaluate(rule, **{name: value}) for rule in rules) == fits
 
 
@@ -554,10 +566,14 @@ def test_with_names_another_one_is_misdirected() -> None:
     # who gets no answer gets none here either
     assert [block.words for block in others.named("if")] == [["if", "$from_stranger"]]
     assert site.get("server_name") == [*names, "localhost", "[::1]", ""]
+    # of a host's other applications, no other name is one
+    beside = conf(nginx_server_name=names, nginx_loopback_names=[]).block("http").named("server")[1]
+    assert beside.get("server_name") == names
+    assert not [block for block in beside.named("if") if "$is_misdirected_board" in block.words]
     # names of the host itself are none of the site's, unless it says so
-    misdirected = http.block("map", "$from_elsewhere $host", "$is_misdirected")
+    misdirected = http.block("map", "$from_elsewhere $host", "$is_misdirected_board")
     assert misdirected.directives == [["default", "0"], ["1 localhost", "1"], ["1 [::1]", "1"]]
-    assert refused_with(site, "$is_misdirected") == ["421"]
+    assert refused_with(site, "$is_misdirected_board") == ["421"]
 
 
 def refused_with(server: Block, condition: str) -> list[str]:
@@ -608,7 +624,7 @@ def test_gixy_finds_nothing_but_what_has_its_reason_beside_the_line(tmp_path: Pa
     behind = {"nginx_trusted_proxies": ["10.0.0.7"], "nginx_accept_from": ["10.0.0.7"]}
     for number, given in enumerate(({}, site | behind, {"tornado_app_static": ""})):
         # without what this machine has beside it
-        text = re.sub(r"include /etc/nginx/(conf\.d|sites-enabled)/.*;", "", render(TEMPLATE, **given))
+        text = re.sub(r"include /etc/nginx/(conf\.d|sites-enabled)/.*;", "", nginx_conf(**given))
         file = tmp_path / f"{number}.conf"
         # its parser of expressions is Python's, which has no subroutines: each is written where it is called
         file.write_text(re.sub(r"\(\?\(DEFINE\)(\(.*\))\)\^(.*)\(\?>\(\?1\)\)(.*)\+\)", r"^\2\1\3)", text))
@@ -623,7 +639,7 @@ def test_gixy_finds_nothing_but_what_has_its_reason_beside_the_line(tmp_path: Pa
 
 def test_without_balancers_nobody_is_believed(http: Block, server: Block) -> None:
     assert not http.has("set_real_ip_from")
-    assert not http.named("geo")
+    assert [block.words for block in http.named("geo")] == [["geo", "$from_elsewhere"]]
     assert ["X-Scheme", "$scheme"] in server.all("proxy_set_header")
 
 
@@ -637,7 +653,7 @@ def test_balancers_alone_are_believed() -> None:
     assert trusted.directives == [["default", "0"], ["10.0.0.7", "1"], ["10.1.0.0/16", "1"]]
     scheme = http.block("map", "$from_trusted_proxy $http_x_forwarded_proto", "$client_scheme")
     assert scheme.directives == [["default", "$scheme"], ["1 https", "https"], ["1 http", "http"]]
-    headers = dict(http.block("server").all("proxy_set_header"))
+    headers = dict(site_of(http).all("proxy_set_header"))
     assert (headers["X-Scheme"], headers["X-Real-IP"]) == ("$client_scheme", "$remote_addr")
     assert headers["X-Forwarded-Proto"] == headers["X-Forwarded-For"] == ""
 
@@ -652,14 +668,14 @@ def test_behind_balancers_nobody_else_is_answered() -> None:
     strangers = http.block("geo", "$realip_remote_addr", "$from_stranger")
     answered = ["127.0.0.0/8", "::1", "10.0.0.7", "2001:db8::7", "10.0.0.8", "192.0.2.0/24"]
     assert strangers.directives == [["default", "1"], *([place, "0"] for place in answered)]
-    first = http.block("server").blocks[0]
+    first = site_of(http).blocks[0]
     assert first.words == ["if", "$from_stranger"]
     assert first.directives == [["return", "444"]]
     assert http.all("set_real_ip_from") == [["10.0.0.7"], ["2001:db8::7"], ["10.0.0.8"]]
 
 
 def test_without_balancers_everybody_is_answered(server: Block) -> None:
-    direct = conf(site_direct_clients=["192.0.2.0/24"]).block("http").block("server")
+    direct = site_of(conf(site_direct_clients=["192.0.2.0/24"]).block("http"))
     for block in (server, direct):
         assert [block.words for block in block.named("if")] == [["if", "$hosts_differ"]]
 
@@ -696,12 +712,12 @@ def test_an_nginx_that_is_about_to_stop_tells_balancers_and_answers_everybody_el
     given = {"nginx_leave_seconds": 4, "nginx_health_path": "/health", "nginx_body_sizes": {"= /health": "2M"}}
     http = conf(**given).block("http")
     # who asks for a client says so, and has an answer
-    text = render(TEMPLATE, **given)
+    text = nginx_conf(**given)
     assert re.search(r"map \$http_x_forwarded_for \$leaving \{\s+''\s+/run/nginx\.leaving;\s+default '';\s+\}", text)
-    location = http.block("server").block("location", "=", "/health")
+    location = site_of(http).block("location", "=", "/health")
     assert location.get("client_max_body_size") == ["2M"]
     assert text.count("location = /health {") == 1
-    assert "$leaving" not in render(TEMPLATE, nginx_leave_seconds=0), "where nobody is in front, nobody asks"
+    assert "$leaving" not in nginx_conf(nginx_leave_seconds=0), "where nobody is in front, nobody asks"
     drop_in = "nginx/etc/systemd/system/nginx.service.d/eyewall.conf.j2"
     assert "touch /run/nginx.leaving; sleep 4" in render(drop_in, nginx_leave_seconds=4)
     assert "nginx.leaving" not in render(drop_in, nginx_leave_seconds=0)

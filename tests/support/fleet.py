@@ -24,10 +24,10 @@ from support.waiting import until
 if (SETTINGS := REPOSITORY / ".local" / "containers.conf").exists():
     os.environ.setdefault("CONTAINERS_CONF", str(SETTINGS))
 
-# What a host has of the application, asked in one go: a command in a container takes a third of a second.
+# What a host has of the application (APP), asked in one go: a command in a container takes a third of a second.
 LOOK = """
 import http.client, json, pathlib, socket, subprocess
-root = pathlib.Path("/opt/testapp")
+root = pathlib.Path("/opt/APP")
 def out(*words):
     return subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
 def ready(path):
@@ -40,10 +40,10 @@ def ready(path):
     except OSError:
         return {}  # a process that was killed leaves its socket
 programs = sorted(path.stem for path in pathlib.Path("/etc/supervisor/conf.d").iterdir())
-# what somebody else has there (molecule/modes)
-others = {name for name in programs if not name.startswith("eyewall-app-")}
+# what somebody else has there (molecule/modes), and another application (molecule/apps)
+others = {name for name in programs if not name.startswith("eyewall-app-APP-")}
 status = [line.split() for line in out("supervisorctl", "-c", "/etc/supervisor/supervisord.conf", "status")]
-status = [words for words in status if words[0].partition(":")[0] not in others]
+status = [words for words in status if words[0].partition(":")[0] not in {name.removeprefix("eyewall-app-") for name in others}]
 running = {words[0]: int(words[3].rstrip(",")) for words in status if words[2:3] == ["pid"]}
 manifests = {"releases": "release.json", "environments": "environment.json", "generations": "generation.json"}
 print(json.dumps({
@@ -53,11 +53,11 @@ print(json.dumps({
     "pids": running,
     "states": {words[0]: words[1] for words in status},
     # but those that a process has started, as a pool
-    "accounts": sorted(set(map(int, out("pgrep", "-u", "testapp"))) - {
+    "accounts": sorted(set(map(int, out("pgrep", "-u", "APP"))) - {
         int(pid) for parent in running.values() for pid in out("pgrep", "-P", str(parent))
     }),
     "programs": sorted({*programs} - others),
-    "answers": {path.stem: said for path in pathlib.Path("/run/testapp").glob("*.sock") if (said := ready(path).get("state"))},
+    "answers": {path.stem: said for path in pathlib.Path("/run/APP").glob("*.sock") if (said := ready(path).get("state"))},
     "unfinished": sorted(str(path) for pattern in ("*.tar", "*.part", "*/*.part") for path in root.glob(pattern))
         + [str(path) for kind in manifests for path in (root / kind).iterdir()
            if path.name[0] == "." or not (path / manifests[kind]).exists()],
@@ -102,11 +102,15 @@ class Run:
 
 
 class Fleet:
-    """The hosts of an inventory below molecule/inventory."""
+    """The hosts of an inventory below molecule/inventory, and one application on them.
+
+    Where there are several, `app` is its name, and `name` the one by which it is asked.
+    """
 
     patience = 300  # seconds that a playbook may take
 
-    def __init__(self, scenario: str, scratch: Path) -> None:
+    def __init__(self, scenario: str, scratch: Path, app: str = "testapp", name: str = "127.0.0.1") -> None:
+        self.app = app
         self.inventory = REPOSITORY / "molecule" / "inventory" / f"{scenario}.yml"
         self.scratch = scratch
         content = yaml.safe_load(self.inventory.read_text(encoding="utf-8"))
@@ -114,7 +118,7 @@ class Fleet:
         hosts = {**content["balancers"].get("hosts", {}), **content["testapp"]["hosts"]}
         self.hosts = list(content["testapp"]["hosts"])
         self.doors = {
-            "balancer" if host == "lb1" else host: f"http://{publish.rpartition(':')[0]}"
+            "balancer" if host == "lb1" else host: f"http://{name}:{publish.split(':')[1]}"
             for host, variables in hosts.items()
             for publish in variables["local_containers_publish"]
         }
@@ -167,13 +171,13 @@ class Fleet:
     def releases(self) -> dict[str, str]:
         """The release that is current on each host."""
         return {
-            host: json.loads(self.sh(host, "cat /opt/testapp/current/generation.json"))["release"]
+            host: json.loads(self.sh(host, f"cat /opt/{self.app}/current/generation.json"))["release"]
             for host in self.hosts
         }
 
     def records(self, host: str) -> list[dict[str, Any]]:
         """The deploys that a host remembers, oldest first."""
-        return [json.loads(line) for line in self.sh(host, "cat /opt/testapp/deploys.jsonl").splitlines()]
+        return [json.loads(line) for line in self.sh(host, f"cat /opt/{self.app}/deploys.jsonl").splitlines()]
 
     def stand(self, host: str) -> Standing:
         """What a host runs.
@@ -181,7 +185,7 @@ class Fleet:
         Fails unless that is its current generation and nothing else, whole, ready, and without a trace of a change that
         did not come to its end.
         """
-        seen = json.loads(self.sh(host, "python3 -c %s", LOOK))
+        seen = json.loads(self.sh(host, "python3 -c %s", LOOK.replace("APP", self.app)))
         wanted = {f"{seen['generation']}:{port}": "RUNNING" for port in seen["ports"]}
         assert seen["states"] == wanted, f"{host}: {seen}"
         assert seen["programs"] == [f"eyewall-app-{seen['generation']}"], f"{host}: {seen}"

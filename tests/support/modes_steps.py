@@ -57,16 +57,11 @@ class Asking:
 
 
 def example(name: str) -> dict[str, Any]:
-    """The variables of an example, on the host of these tests."""
+    """An example in the place of the one application of these tests' host: what `site_apps` has for it."""
     place = REPOSITORY / "examples" / name
-    given: dict[str, Any] = yaml.safe_load((place / "vars.yml").read_text(encoding="utf-8"))
-    # The host has one application, whose releases these programs are in turn. How long they take to start is not asked here.
-    return {
-        **given,
-        "tornado_app_name": "testapp",
-        "tornado_app_source": str(place),
-        "tornado_app_start_timeout": PATIENCE,
-    }
+    ((_, declared),) = yaml.safe_load((place / "apps.yml").read_text(encoding="utf-8"))["site_apps"].items()
+    # these programs are releases of that application in turn; how long they take to start is not asked here
+    return {"site_apps": {"testapp": {**declared, "source": str(place), "start_timeout": PATIENCE}}}
 
 
 @contextlib.contextmanager

@@ -34,7 +34,14 @@ TARGET = {"python": "3.11", "python_full": "3.11.2", "machine": "x86_64", "glibc
 
 def preflight(ports: list[int]) -> dict[str, Any]:
     """What tornado_app_preflight returns, in what the role uses of it."""
-    return {"ports": ports, "processes": len(ports), "target": TARGET, "releases": [], "environments": []}
+    return {
+        "ports": ports,
+        "processes": len(ports),
+        "current": None,
+        "target": TARGET,
+        "releases": [],
+        "environments": [],
+    }
 
 
 def built(release: str) -> dict[str, Any]:
@@ -54,6 +61,7 @@ BOARD = {
     "__tornado_app_preflight": preflight([8000, 8001]),
     "__tornado_app_build": built("1.0.0+0badcafe"),
     "tornado_app_plan": {"ports": [8000, 8001]},
+    "nginx_app_name": "board",
 }
 
 
@@ -125,7 +133,9 @@ def variables(**given: Any) -> dict[str, Any]:
         "inventory_hostname": "app1",
         "group_names": ["app"],
         "groups": {"app": ["app1"]},
-        "hostvars": {"app1": {"site_server": "192.0.2.1:80", "site_name": "localhost"}},
+        "hostvars": {"app1": {"site_server": "192.0.2.1:80"}},
+        "ansible_play_hosts_all": ["app1"],
+        "site_apps": {"board": {"source": "/src/app", "factory": "board:make_app", "static": "board/static"}},
         "ansible_search_path": [str(ROLES / role) for role in ROLE_NAMES],
     }
     return {**_written_variables(), **own, **given}
@@ -143,6 +153,15 @@ def render(template: str, **given: Any) -> str:
     full = ROLES / role / "templates" / path
     assert full.is_file(), f"{full} is not there"
     return str(evaluate(f"lookup('ansible.builtin.template', {str(full)!r})", **(BOARD | given)))
+
+
+def nginx_conf(**given: Any) -> str:
+    """nginx's whole configuration: nginx.conf, with the one application's part in the place where it is included."""
+    application = render("nginx/etc/nginx/eyewall-app.conf.j2", **given)
+    include = "    include /etc/nginx/eyewall-app-*.conf;\n"
+    whole = render("nginx/etc/nginx/nginx.conf.j2", **given)
+    assert include in whole
+    return whole.replace(include, application)
 
 
 def with_error_pages(haproxy_cfg: str, folder: Path, **given: Any) -> str:

@@ -267,7 +267,7 @@ class Host:
         assert self.groups() == {generation}
         assert [path.name for path in self.confs.iterdir()] == [f"eyewall-app-{generation}.conf"]
         assert str((self.root / "current").readlink()) == f"generations/{generation}"
-        # what supervisorctl's `update` would do, and what a supervisord that starts anew finds
+        # what supervisorctl's `update` would do, and what a supervisord that is restarted finds
         assert self.rpc.reloadConfig() == [[[], [], []]]
 
 

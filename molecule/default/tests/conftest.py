@@ -21,7 +21,7 @@ from support import REPOSITORY
 from support.waiting import until
 
 INVENTORY = REPOSITORY / "molecule" / "inventory" / "default.yml"
-PASSWORD = "molecule"  # of molecule/inventory/group_vars/app/vault.yml
+PASSWORD = "molecule"  # of molecule/inventory/group_vars/board/vault.yml
 
 # Asks a process on its admin socket, from within the host: it has no curl.
 ASK = """
@@ -58,7 +58,7 @@ class Traffic:
     clients: int = 4
     answers: Counter[int] = field(default_factory=Counter)  # by the PID that answered
     lost: list[str] = field(default_factory=list)
-    # idempotent requests sent anew because a kept-alive connection was closed before any of their answer (RFC 9112, 9.3.1)
+    # idempotent requests sent again because a kept-alive connection was closed before any of their answer (RFC 9112, 9.3.1)
     resent: list[str] = field(default_factory=list)
 
     def __enter__(self) -> "Traffic":
@@ -75,7 +75,7 @@ class Traffic:
 
     def _ask(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        with contextlib.closing(connection):  # which connects anew after a close
+        with contextlib.closing(connection):  # which connects again after a close
             while not self._ended.is_set():
                 kept = connection.sock is not None
                 try:
@@ -181,21 +181,21 @@ def until_fixture() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session", name="open_files_limit")
 def open_files_limit_fixture() -> int:
-    """What inventory/local/group_vars/app/open_files.yml makes of this machine."""
+    """What inventory/local/group_vars/all/open_files.yml makes of this machine."""
     hard = subprocess.run(["sh", "-c", "ulimit -Hn"], capture_output=True, text=True, check=True).stdout.strip()
     return 50000 if hard == "unlimited" else min(50000, int(hard))
 
 
 def inventory() -> dict[str, Any]:
-    app: dict[str, Any] = yaml.safe_load(INVENTORY.read_text(encoding="utf-8"))["app"]
-    return app
+    group: dict[str, Any] = yaml.safe_load(INVENTORY.read_text(encoding="utf-8"))["board"]
+    return group
 
 
 @pytest.fixture(scope="session", params=sorted(inventory()["hosts"]))
 def site(request: pytest.FixtureRequest) -> Site:
-    app = inventory()
-    container = f"{app['vars']['local_containers_name']}-{request.param}"
-    port = int(app["hosts"][request.param]["local_containers_publish"][0].split(":")[1])
+    group = inventory()
+    container = f"{group['vars']['local_containers_name']}-{request.param}"
+    port = int(group["hosts"][request.param]["local_containers_publish"][0].split(":")[1])
     return Site(request.param, container, port, testinfra.get_host(f"podman://{container}"))
 
 

@@ -30,7 +30,7 @@ def refused(site):
     [
         ("tornado_app_processes=0", "tornado_app_processes: got '0'; expected 'auto' (one per CPU, here"),
         (
-            "tornado_app_name=root",
+            "tornado_app_user=root",
             "tornado_app_user: got 'root', which is another account of this host; expected a name",
         ),
         (

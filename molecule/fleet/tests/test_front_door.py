@@ -68,7 +68,7 @@ print(json.dumps([max(map(int, sizes)) / 1024, shutil.disk_usage("/var/lib/nginx
 STATE = """
 import csv, sys, urllib.request
 lines = urllib.request.urlopen("http://127.0.0.1:8404/;csv").read().decode().lstrip("# ").splitlines()
-print({row["svname"]: row["status"] for row in csv.DictReader(lines) if row["pxname"] == "app"}[sys.argv[1]])
+print({row["svname"]: row["status"] for row in csv.DictReader(lines) if row["pxname"] == "testapp"}[sys.argv[1]])
 """
 
 

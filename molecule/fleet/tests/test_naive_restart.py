@@ -13,7 +13,9 @@ def restarted(fleet: Fleet, settled: Step) -> Report:
     """Every process of a host at once, behind an nginx with its own defaults (max_fails=1 fail_timeout=10s)."""
     # A deploy may take another drain time, which the units have when site.yml has given it to them.
     assert fleet.play("site", **settled.wanted).status == 0
-    fleet.sh("app1", "sed -i 's/ max_fails=0//' /etc/nginx/nginx.conf && nginx -t -q && systemctl reload nginx")
+    fleet.sh(
+        "app1", "sed -i 's/ max_fails=0//' /etc/nginx/eyewall-app-testapp.conf && nginx -t -q && systemctl reload nginx"
+    )
     with Traffic({door: fleet.doors[door] for door in ("balancer", "app1")}, rate=100) as traffic:
         time.sleep(1)
         with traffic.during("restart"):
@@ -41,10 +43,10 @@ def test_requests_are_lost_and_seen_to_be(restarted: Report) -> None:
 def test_the_site_is_put_in_order_and_it_is_said_what_was_not(fleet: Fleet, mended: Run) -> None:
     assert mended.status == 0, mended.output
     assert mended.changes() == {
-        ("eyewall.tornado.nginx : configure | Write the configuration", "app1"),
+        ("eyewall.tornado.nginx : application | Write the application's part of the configuration", "app1"),
         ("eyewall.tornado.nginx : run | Reload nginx if its configuration changed", "app1"),
     }
-    assert fleet.sh("app1", "grep -c max_fails=0 /etc/nginx/nginx.conf") == "2"
+    assert fleet.sh("app1", "grep -c max_fails=0 /etc/nginx/eyewall-app-testapp.conf") == "2"
 
 
 def test_a_second_run_changes_nothing(fleet: Fleet, settled: Step, mended: Run) -> None:

@@ -61,7 +61,9 @@ def test_at_the_oldest_it_is_refused(at_the_oldest: Run, deployed: Step) -> None
 
 def refused_with_a_list(run: Run, current: str, other: str) -> None:
     """See that a refusal lists what each host has."""
-    allowed = run.text.partition("Allowed is a release that every host keeps, as in -e tornado_app_version=RELEASE:")[2]
+    allowed = run.text.partition("Expected is a release that every host keeps, as in -e tornado_app_version=RELEASE:")[
+        2
+    ]
     for host in ("app1", "app2"):
         listed = allowed.partition(f"{host}: ")[2]
         assert f"{current} (current)" in listed, run.output

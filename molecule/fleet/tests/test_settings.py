@@ -16,7 +16,7 @@ def step(request: pytest.FixtureRequest) -> Step:
 
 
 def test_nothing_is_lost(fleet: Fleet, step: Step) -> None:
-    """nginx has to hear of another number of processes: its reload closes idle connections, and clients ask anew."""
+    """nginx has to hear of another number of processes: its reload closes idle connections, and clients ask again."""
     assert step.run.status == 0, step.run.output[-3000:]
     assert step.report.lost == [], step.report.table()
     assert step.report.count(fate="resent") <= 40, step.report.table()
@@ -54,7 +54,10 @@ def test_nginx_is_reloaded_once_and_haproxy_never(step: Step) -> None:
 
 def test_nginx_names_the_ports(fleet: Fleet, rotated: Step, fewer: Step) -> None:
     for host in fleet.hosts:
-        assert re.findall(r"server 127\.0\.0\.1:(\d+)", fleet.sh(host, "cat /etc/nginx/nginx.conf")) == ["8000", "8001"]
+        assert re.findall(r"server 127\.0\.0\.1:(\d+)", fleet.sh(host, "cat /etc/nginx/eyewall-app-testapp.conf")) == [
+            "8000",
+            "8001",
+        ]
 
 
 def test_the_secret_is_in_no_output(rotated: Step) -> None:

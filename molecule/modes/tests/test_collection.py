@@ -96,14 +96,17 @@ def project(fleet: Fleet, tmp_path: Path) -> Path:
         "ansible_ssh_private_key_file": str(REPOSITORY / ".local/ssh/id_ed25519"),
         "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
         "supervisord_sandbox": host["supervisord_sandbox"],
-        "nginx_denied_paths": inventory["all"]["vars"]["nginx_denied_paths"],
         "open_files_limit": int(fleet.sh("app1", "ulimit -Hn")),
-        "tornado_app_name": "testapp",
-        "tornado_app_factory": "testapp:make_app",
-        "tornado_app_static": "testapp/static",
-        "tornado_app_health_path": "/health",
-        "tornado_app_processes": 2,
-        "tornado_app_source": fleet.release("1.0.collection")["tornado_app_source"],
+        "site_apps": {
+            "testapp": {
+                "source": fleet.release("1.0.collection")["tornado_app_source"],
+                "factory": "testapp:make_app",
+                "static": "testapp/static",
+                "health_path": "/health",
+                "processes": 2,
+                "denied_paths": inventory["all"]["vars"]["testapp_denied_paths"],
+            }
+        },
     }
     (place / "hosts.yml").write_text(json.dumps({"app": {"hosts": {"app1": variables}}}))
     return place

@@ -53,7 +53,7 @@ def haproxy_cfg(place: Path, server: str, port: str = "haproxy") -> Path:
     text = render(
         "haproxy/etc/haproxy/haproxy.cfg.j2",
         haproxy_port=PORTS[port], haproxy_stats_port=PORTS["statistics"], haproxy_ipv6=False, haproxy_open_files=1024,
-        haproxy_servers=[{"name": "app1", "address": server}],
+        haproxy_applications=[{"name": "app", "server_names": ["_"], "servers": [{"name": "app1", "address": server}]}],
     )  # fmt: skip
     text = re.sub(r"(?m)^ +(user|group|chroot|stats socket) .*\n", "", text)
     path = place / "haproxy.cfg"

@@ -52,11 +52,6 @@ def test_it_goes_on(fleet: Fleet) -> None:
     assert counted["lost"] == []
 
 
-def test_another_application_is_refused(fleet: Fleet) -> None:
-    said = refused(fleet, tornado_app_name="shop")
-    assert "tornado_app_name: got 'shop' on a host that has the application 'testapp'; expected 'testapp'" in said
-
-
 def test_the_sandbox_is_refused_beside_programs_of_others(fleet: Fleet) -> None:
     said = refused(fleet, supervisord_sandbox=True)
     assert "supervisord_sandbox: got true on app1, whose supervisord has programs of others" in said

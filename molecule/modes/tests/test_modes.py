@@ -34,7 +34,8 @@ def deployed(fleet: Fleet, wanted: dict[str, Any], **more: Any) -> Run:
 
 def another(wanted: dict[str, Any]) -> dict[str, Any]:
     """The setting that makes another generation of the same release."""
-    return {"tornado_app_settings": {**wanted.get("tornado_app_settings", {}), "ANOTHER": "generation"}}
+    declared = wanted.get("site_apps", {}).get("testapp", {})
+    return {"tornado_app_settings": {**declared.get("settings", {}), "ANOTHER": "generation"}}
 
 
 def upgrade(fleet: Fleet, path: str) -> int:
@@ -51,7 +52,7 @@ def test_a_program_that_nobody_changed(fleet: Fleet, name: str) -> None:
     wanted = example(name)
     deployed(fleet, wanted)
     before = fleet.stand("app1")
-    with asking(fleet, ("GET", ASKED.get(name, wanted["tornado_app_health_path"]))) as clients:
+    with asking(fleet, ("GET", ASKED.get(name, wanted["site_apps"]["testapp"]["health_path"]))) as clients:
         deployed(fleet, wanted, **another(wanted))
     after = fleet.stand("app1")
     assert after.release == before.release

@@ -94,7 +94,7 @@ class Acceptor:
                 return
 
     def _has_room(self) -> bool:
-        """Tell whether as many files as are reserved are free for connections; find the mark anew (prlimit(1))."""
+        """Tell whether as many files as are reserved are free for connections; find the mark again (prlimit(1))."""
         self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         reserve = min(RESERVE, self._limit // 4)
         self._mark = self._limit - reserve

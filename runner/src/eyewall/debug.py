@@ -133,7 +133,7 @@ def under_autoreload() -> bool:
 
 
 def stay(status: int) -> NoReturn:
-    """Under ``python -m tornado.autoreload``: end after a drain (`status` 0), else wait for a change and start anew.
+    """Under ``python -m tornado.autoreload``: end after a drain (`status` 0), else wait for a change and start again.
 
     That program would wait after a drain as well: it does not know that somebody wants the process to end.
     And it does not know what is watched here, because it is the module ``__main__``, not ``tornado.autoreload``.

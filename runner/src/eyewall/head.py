@@ -24,7 +24,7 @@ _FIELD = re.compile(
     re.MULTILINE,
 )
 _PUNCTUATION = len(": \r\n")
-# One string for all connections. (`sys.intern` keeps what a client sent for ever in Python 3.12.0 to 3.12.5.)
+# One string for all connections. (`sys.intern` keeps what a client sent forever in Python 3.12.0 to 3.12.5.)
 _USUAL = {
     text: text
     for text in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "HTTP/1.0", "HTTP/1.1")

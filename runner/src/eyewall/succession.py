@@ -14,7 +14,7 @@ async def watch_for_successor(admin: Admin, orphaned: Callable[[], bool], drain:
 
     When supervisord is killed with SIGKILL, systemd starts a new one (``KillMode=process`` leaves us alone),
     which knows nothing of us and starts a process of its own on our port. To exit at the parent's death
-    would be an outage until that one is ready; to stay for ever would leave old code answering half of the
+    would be an outage until that one is ready; to stay forever would leave old code answering half of the
     requests, since ``SO_REUSEPORT`` lets both listen. So an orphan serves on until its successor is
     there, which takes the admin path after it has loaded its application, and then leaves as if told to.
 

@@ -148,7 +148,7 @@ def dump_stacks_on_demand() -> None:
 
 
 def limit_exit() -> None:
-    """Give the interpreter a time to exit in: it waits for every thread, and a thread may hang for ever."""
+    """Give the interpreter a time to exit in: it waits forevery thread, and a thread may hang forever."""
     exit_in(EXIT_SECONDS, 1, f"{EXIT_SECONDS:g} s after its end the process is still here; it is ended")
     # At the very end the interpreter runs no other thread.
     faulthandler.dump_traceback_later(EXIT_SECONDS + children.GONE_SECONDS + 0.5, exit=True)

@@ -89,7 +89,7 @@ def _uri(environ: Mapping[str, Any]) -> str:
 
 def _length(headers: HTTPHeaders, environ: Mapping[str, Any]) -> float:
     if "Transfer-Encoding" in headers:
-        # With a server that does not say so, to read to the end may be to read for ever.
+        # With a server that does not say so, to read to the end may be to read forever.
         if environ.get("wsgi.input_terminated"):
             return math.inf
         raise Refused(411, "Length Required", "This server needs a Content-Length.")

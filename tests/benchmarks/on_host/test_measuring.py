@@ -18,7 +18,7 @@ from settings import NGINX
 from side_by_side import Options, Subject, compare, cpu_seconds, descendants, figures_of
 from support import REPOSITORY
 from support.nginx_blocks import parse
-from support.product import render
+from support.product import nginx_conf
 
 ON_HOST = REPOSITORY / "benchmarks" / "on_host"
 
@@ -131,7 +131,7 @@ def test_a_subject_that_answers_wrongly_is_not_loaded() -> None:
 
 
 def test_each_setting_is_in_what_the_roles_write_and_a_missing_one_is_an_error() -> None:
-    written = render("nginx/etc/nginx/nginx.conf.j2")
+    written = nginx_conf()
     for case, _, _, change in NGINX:
         other = replaced(written, change)
         assert parse(other)  # it is whole

@@ -91,7 +91,7 @@ def elsewhere(tmp_path: Path) -> Path:
     place.chmod(0o777)
     (place / "ansible.cfg").write_text("[defaults]\nroles_path = /nowhere\n")
     (place / "hosts.yml").write_text(
-        "app:\n  hosts:\n    a1: {ansible_connection: local, nginx_prot: 80, tornado_app_name: board}\n"
+        "app:\n  hosts:\n    a1: {ansible_connection: local, nginx_prot: 80, site_apps: {board: {source: /src}}}\n"
     )
     return place
 
@@ -127,11 +127,12 @@ def test_no_inventory_is_not_a_site_without_hosts(elsewhere: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_from_the_middle_is_told_what_it_lacks(elsewhere: Path) -> None:
+def test_a_run_from_the_middle_does_nothing(elsewhere: Path) -> None:
+    """What an application needs is included, and Ansible starts at what it has read before: an import, or a play's own task."""
     words = ["--start-at-task", "eyewall.tornado.tornado_app : converge | Find hosts that differ from the inventory"]
-    status, said = run(elsewhere, "-i", "hosts.yml", str(REPOSITORY / "playbooks" / "deploy.yml"), *words)
-    assert status == 2, said
-    assert "the tasks before this one were left out (--start-at-task); expected is the whole run" in said
+    _, said = run(elsewhere, "-i", "hosts.yml", str(REPOSITORY / "playbooks" / "deploy.yml"), *words)
+    assert "No matching task" in said
+    assert "TASK [" not in said
 
 
 @pytest.fixture
@@ -139,12 +140,12 @@ def misspelt(tmp_path: Path) -> Path:
     """Return a directory with an inventory of two hosts, one of them with every kind of mistake."""
     (tmp_path / "host_vars").mkdir()
     (tmp_path / "host_vars" / "wrong.yml").write_text(
-        "---\nnginx_port: 80\nnginx_kepalive_timeout: 70\ntornado_app_version: 1.10\n"
-        "nginx_server_name: www.example.com\ntornado_app_batch: 3\ntornado_app_server: wsgi\n"
+        "---\nnginx_port: 80\nnginx_kepalive_timeout: 70\nnginx_workers: 1.10\n"
+        "nginx_accept_from: 10.0.0.7\ntornado_app_batch: 3\nnginx_ipv6: maybe\n"
     )
     (tmp_path / "host_vars" / "right.yml").write_text("---\nnginx_port: 80\nopen_files_limit: 2048\nmy_own: 1\n")
     (tmp_path / "hosts.yml").write_text(
-        "app:\n  vars: {ansible_connection: local, upgrades_tme: '3:00', tornado_app_name: board, tornado_app_source: /src}\n"
+        "app:\n  vars: {ansible_connection: local, upgrades_tme: '3:00', site_apps: {board: {source: /src}}}\n"
         "  hosts: {wrong: , right: }\n"
     )
     return tmp_path
@@ -158,10 +159,10 @@ def test_a_misspelt_variable_stops_the_run_and_is_named_with_its_place(misspelt:
     for sentence in (
         f"{place}:3: nginx_kepalive_timeout: got a variable that the role nginx does not have; expected one of "
         "roles/nginx/README.md. Did you mean nginx_keepalive_timeout?",
-        f"{place}:4: tornado_app_version: got a number (1.1); expected a string. Put the value in quotes.",
-        f"{place}:5: nginx_server_name: got 'www.example.com'; expected a list, as in [one, two].",
+        f"{place}:4: nginx_workers: got a number (1.1); expected a string. Put the value in quotes.",
+        f"{place}:5: nginx_accept_from: got '10.0.0.7'; expected a list, as in [one, two].",
         f"{place}:6: tornado_app_batch: got a variable that has another name now; expected tornado_app_parallel_processes.",
-        f"{place}:7: tornado_app_server: got 'wsgi'; expected tornado or gunicorn.",
+        f"{place}:7: nginx_ipv6: got 'maybe'; expected true or false.",
         f"{misspelt}/hosts.yml:2: upgrades_tme: got a variable that the role upgrades does not have",
     ):
         assert sentence in said
@@ -171,13 +172,69 @@ def test_a_misspelt_variable_stops_the_run_and_is_named_with_its_place(misspelt:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("playbook", ["deploy", "status"])
-def test_an_application_without_a_name_is_refused_before_anything(tmp_path: Path, playbook: str) -> None:
+def test_a_site_without_applications_is_refused_before_anything(tmp_path: Path, playbook: str) -> None:
     (tmp_path / "hosts.yml").write_text("app:\n  hosts: {a1: {ansible_connection: local}}\n")
     status, said = run(tmp_path, "-i", "hosts.yml", str(REPOSITORY / "playbooks" / f"{playbook}.yml"))
     assert status == 2, said
     assert (
-        "tornado_app_name: got nothing; expected a string. tornado_app_source: got nothing; expected a string." in said
+        "site_apps: got nothing; expected the applications of the site by their names, as in site_apps: {board:" in said
     )
+
+
+SITE = """\
+app: {hosts: {a1: {ansible_connection: local}}}
+all:
+  vars:
+    site_apps:
+      board: {source: /src, factory: "board:make_app", server_names: [www.example.com]}
+      chat: {source: /src, command: [chat], server_names: [chat.example.com]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("playbook", "words", "refused"),
+    [
+        ("deploy", ["-e", "app=baord"], "app: got 'baord'; expected one of board, chat. Did you mean board?"),
+        (
+            "deploy",
+            ["-e", "tornado_app_version=1.4"],
+            "tornado_app_version: got a value for 2 applications; expected -e app=… with it, one of board, chat.",
+        ),
+        ("rollback", [], "app: got nothing; expected -e app=… with one of board, chat."),
+        ("remove_app", [], "app: got nothing; expected -e app=… with the name of an application to remove."),
+        ("remove_app", ["-e", "app=../x"], "app: got '../x'; expected -e app=…"),
+        (
+            "remove_app",
+            ["-e", "app=chat"],
+            "app: got 'chat', which site_apps has on every host; expected an application that was taken out of it.",
+        ),
+    ],
+    ids=str,
+)
+def test_what_the_command_line_says_of_applications(
+    tmp_path: Path, playbook: str, words: list[str], refused: str
+) -> None:
+    (tmp_path / "hosts.yml").write_text(SITE)
+    status, said = run(tmp_path, "-i", "hosts.yml", str(REPOSITORY / "playbooks" / f"{playbook}.yml"), *words)
+    assert status == 2, said
+    assert refused in said
+    assert "PLAY RECAP" in said
+    assert said.count("TASK [") == 1, "nothing comes after"
+
+
+def test_an_inventory_of_before_is_told_how_it_is_written_now(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text(
+        "app:\n  vars:\n    tornado_app_name: board\n    tornado_app_source: /src\n    nginx_server_name: [www.example.com]\n"
+        "  hosts: {a1: {ansible_connection: local}}\n"
+    )
+    status, said = run(tmp_path, "-i", "hosts.yml", str(REPOSITORY / "playbooks" / "deploy.yml"))
+    assert status == 2, said
+    now = "in group_vars/all/apps.yml (docs/upgrading.md)."
+    for line, name, key in (
+        (3, "tornado_app_name", ""), (4, "tornado_app_source", ".source"), (5, "nginx_server_name", ".server_names"),
+    ):  # fmt: skip
+        said_of_it = f"{name}: got a variable of a site with one application; expected site_apps.board{key}, {now}"
+        assert f"{tmp_path}/hosts.yml:{line}: {said_of_it}" in said
 
 
 @pytest.mark.slow

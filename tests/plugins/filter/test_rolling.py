@@ -68,7 +68,7 @@ def kept(
 ) -> dict[str, Any]:
     """Return what app_info says of a host that keeps one generation of each release, the newest first."""
     return {
-        "__tornado_app_info": {
+        "tornado_app_info": {
             "generations": [
                 {
                     "name": f"board-{release}-abcdef",
@@ -119,7 +119,7 @@ def test_a_release_that_a_host_does_not_keep(rolling: ModuleType) -> None:
     found = rolling.rollback_goal(list(hostvars), hostvars, "1.1")
     assert found["refusal"] == (
         "tornado_app_version is '1.1', which is not on app2, app3. "
-        "Allowed is a release that every host keeps, as in -e tornado_app_version=RELEASE:\n"
+        "Expected is a release that every host keeps, as in -e tornado_app_version=RELEASE:\n"
         "  app1: 1.2 (current), 1.1\n"
         "  app2: 1.2 (current), 1.0\n"
         "  app3: none"
@@ -135,7 +135,7 @@ def test_nothing_was_there_before(rolling: ModuleType) -> None:
     found = rolling.rollback_goal(list(hostvars), hostvars, "")
     assert found["refusal"] == (
         "There is nothing to go back to on app2: no release was there before the current one. "
-        "Allowed is a release that every host keeps, as in -e tornado_app_version=RELEASE:\n"
+        "Expected is a release that every host keeps, as in -e tornado_app_version=RELEASE:\n"
         "  app1: 1.2 (current), 1.1\n"
         "  app2: 1.2 (current), 1.1"
     )
@@ -147,7 +147,7 @@ def test_hosts_do_not_go_back_to_different_releases(rolling: ModuleType) -> None
         "app2": kept("1.2", "1.1", "1.0", current="1.2", before="1.0"),
     }
     found = rolling.rollback_goal(list(hostvars), hostvars, "")
-    assert found["refusal"].startswith("The hosts would go back to different releases. Allowed is ")
+    assert found["refusal"].startswith("The hosts would go back to different releases. Expected is ")
     assert found["refusal"].endswith("\n  app1: 1.2 (current), 1.1\n  app2: 1.2 (current), 1.1, 1.0")
     # and a name settles it
     assert rolling.rollback_goal(list(hostvars), hostvars, "1.1")["refusal"] == ""

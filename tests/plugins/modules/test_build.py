@@ -62,7 +62,7 @@ def test_a_bundle_holds_what_a_host_installs(
         "static/app.css.gz",
         "static/app.css.br",
     ]
-    # the same again is there already, and the same bytes when it is made anew
+    # the same again is there already, and the same bytes when it is made again
     assert run_module(build, capsys, **given) == result | {"changed": False}
     for file in (bundle, house):
         content = file.read_bytes()

@@ -432,7 +432,7 @@ def test_a_killed_run_is_succeeded_by_the_same_command_and_a_living_one_is_not(c
 
 
 def info(**more: Any) -> dict[str, Any]:
-    return {"__tornado_app_info": {"processes": [], "deploys": [], "lock": None, **more}}
+    return {"site_infos": {"board": {"processes": [], "deploys": [], "lock": None, **more}}}
 
 
 def record(**more: Any) -> dict[str, Any]:

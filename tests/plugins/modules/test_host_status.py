@@ -172,7 +172,7 @@ def test_what_haproxy_thinks_of_each_host(
 
         thread = threading.Thread(target=answer)
         thread.start()
-        told = run_module(module, capsys, balancer_socket=str(path), balancer_hosts=["app1", "app2"])
+        told = run_module(module, capsys, balancer_socket=str(path), balancer_hosts={"app": ["app1", "app2"]})
         thread.join()
     assert told["balancer"] == {name: state for name, state, _ in states}
     assert len(told["problems"]) == len(says)
@@ -180,6 +180,29 @@ def test_what_haproxy_thinks_of_each_host(
     path.unlink()
     (problem,) = run_module(module, capsys, balancer_socket=str(path))["problems"]
     assert "got 'No such file or directory'; expected HAProxy to answer there" in problem
+
+
+def test_of_several_applications_each_host_is_told_with_its_application() -> None:
+    text = rows(("app1", "UP", {}), ("app2", "DOWN", {"check_status": "L4TOUT"})).replace("app,", "chat,")
+    found = module.balanced(rows(("app1", "UP", {})) + text.partition("\n")[2], ["app", "chat"])
+    assert {name: row["status"] for name, row in found.items()} == {
+        "app/app1": "UP",
+        "chat/app1": "UP",
+        "chat/app2": "DOWN",
+    }
+    wanted = module.named({"app": ["app1", "app2"], "chat": ["app1", "app2"]})
+    assert module.balance_problems(found, wanted)[0] == "HAProxy: got no host app/app2; expected it. Run site.yml."
+
+
+def test_an_application_that_the_inventory_has_no_more_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLAIMS", tmp_path)
+    for name in ("board", "chat"):
+        (tmp_path / f"eyewall-app-{name}.conf").touch()
+    assert module.left_apps(["board", "chat"]) == []
+    assert module.left_apps(None) == [], "a balancer has none"
+    (sentence,) = module.left_apps(["board"])
+    assert "application chat: got it on this host, and not in site_apps for it" in sentence
+    assert "playbooks/remove_app.yml -e app=chat removes it" in sentence
 
 
 # ---- Space and clocks ----
@@ -372,8 +395,8 @@ INFO: dict[str, Any] = {
 def fleet(**changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the variables of two application hosts and a balancer; `changes` are of what one of them registered."""
     found: dict[str, dict[str, Any]] = {
-        "app1": {"__host_status": HOST, "__tornado_app_info": INFO},
-        "app2": {"__host_status": HOST, "__tornado_app_info": INFO},
+        "app1": {"__host_status": HOST, "site_infos": {"board": INFO}},
+        "app2": {"__host_status": HOST, "site_infos": {"board": INFO}},
         "lb1": {"__host_status": HOST | {"balancer": {"app1": "UP", "app2": "UP"}}},
     }
     for host, change in changes.items():
@@ -398,23 +421,24 @@ UNREACHABLE = {"unreachable": True, "msg": "Task failed: Failed to connect: \n N
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"app1": {"__host_status": HOST | {"problems": ["A."]}, "__tornado_app_info": INFO | {"problems": ["B."]}}},
+        ({"app1": {"__host_status": HOST | {"problems": ["A."]}, "site_infos": {"board": INFO | {"problems": ["B."]}}}},
          ["app1: A.", "app1: B."]),
         ({host: {"__host_status": HOST | {"problems": ["A."]}} for host in ("app1", "lb1")}, ["app1, lb1: A."]),
-        ({"app1": {"__host_status": UNREACHABLE, "__tornado_app_info": UNREACHABLE}},
+        ({"app1": {"__host_status": UNREACHABLE, "site_infos": {"board": UNREACHABLE}}},
          ["app1: got no answer to Ansible (Failed to connect: No route to host); expected one. See the host's console, "
           "and its way here."]),
-        ({"app1": {"__tornado_app_info": {"msg": "No module."}}}, ["app1: the application could not be asked: No module."]),
+        ({"app1": {"site_infos": {"board": {"msg": "No module."}}}},
+         ["app1: the application board could not be asked: No module."]),
         ({"app1": {"__host_status": HOST | {"services": {"supervisor": "active"}},
-                   "__tornado_app_info": INFO | {"silence": "S."}}},
+                   "site_infos": {"board": INFO | {"silence": "S."}}}},
          ["app1: S. Nothing can start or stop a process. Run site.yml."]),
         # of a service that is down, systemd has said it
         ({"app1": {"__host_status": HOST | {"services": {"supervisor": "failed"}},
-                   "__tornado_app_info": INFO | {"silence": "S."}}}, []),
-        ({"app2": {"__tornado_app_info": INFO | {"generations": [{"release": "2.0", "current": True}]}}},
-         ["all: releases: got app1 1.0; app2 2.0; expected one. Run deploy.yml."]),
-        ({"app2": {"__tornado_app_info": INFO | {"generations": [{"release": "2.0", "current": True}],
-                                                 "lock": {"owner": "x"}}}}, []),
+                   "site_infos": {"board": INFO | {"silence": "S."}}}}, []),
+        ({"app2": {"site_infos": {"board": INFO | {"generations": [{"release": "2.0", "current": True}]}}}},
+         ["all: releases of board: got app1 1.0; app2 2.0; expected one. Run deploy.yml."]),
+        ({"app2": {"site_infos": {"board": INFO | {"generations": [{"release": "2.0", "current": True}],
+                                                 "lock": {"owner": "x"}}}}}, []),
     ],
 )  # fmt: skip
 def test_each_thing_is_told_once_with_its_hosts(changes: dict[str, Any], says: list[str]) -> None:

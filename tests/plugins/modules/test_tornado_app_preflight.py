@@ -1,5 +1,6 @@
 """What cannot work on a host is refused before anything is changed, with a sentence for each mistake."""
 
+import json
 import os
 import platform
 import pwd
@@ -33,13 +34,16 @@ def look(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     free_ports: Callable[[int], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., dict[str, Any]]:
     """Run the module, with arguments that are right but for those given."""
+    monkeypatch.setattr(preflight, "PROGRAMS", tmp_path)
     port = free_ports(2)[0]
 
     def run(**given: Any) -> dict[str, Any]:
         right = {
-            "name": "board", "user": NO_ACCOUNT, "comment": COMMENT, "python": sys.executable, "processes": "2", "port": port,
+            "name": "board", "user": NO_ACCOUNT, "comment": COMMENT, "python": sys.executable,
+            "processes": "2", "port": str(port),
             **{name: str(tmp_path / name) for name in ("root", "data", "logs", "sockets")},
             "directories_file": str(tmp_path / "tmpfiles.conf"),
             "factory": "board:make_app",
@@ -72,15 +76,73 @@ def test_what_is_right_passes_and_is_described(look: Callable[..., dict[str, Any
     assert set(result["kernel"]) == {"net.core.somaxconn", "net.ipv4.tcp_migrate_req"}
 
 
-def test_a_second_application_is_refused(look: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    (tmp_path / "eyewall-app-board.conf").touch()
-    (tmp_path / "shop.conf").touch()
-    assert "msg" not in look()
-    (tmp_path / "eyewall-app-shop.conf").touch()
+def program(place: Path, user: str, start: int, processes: int = 2) -> None:
+    """What supervisord was told of a generation of another application."""
+    text = f"[program:{user}-1]\nnumprocs={processes}\nnumprocs_start={start}\nuser={user}\n"
+    (place / f"eyewall-app-{user}-1.conf").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("others", "planned", "first"),
+    [
+        ([], [], 8000),
+        ([8000], [], 8100),
+        ([8100], [], 8000),
+        ([8000, 8100], [], 8200),
+        ([8000], [8100, 8101], 8200),
+        ([8050], [], 8100),
+    ],
+)
+def test_an_application_has_a_hundred_ports_that_no_other_one_has(
+    look: Callable[..., dict[str, Any]], tmp_path: Path, others: list[int], planned: list[int], first: int
+) -> None:
+    for number, start in enumerate(others):
+        program(tmp_path, f"other{number}", start)
+    assert look(port="auto", processes="2", other_ports=planned)["ports"] == [first, first + 1]
+
+
+def test_what_is_damaged_of_another_application_stands_in_nobodys_way(
+    look: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "eyewall-app-gone-1.conf").symlink_to("/nowhere/supervisor.conf")
+    (tmp_path / "eyewall-app-garbled-1.conf").write_bytes(b"\xff\x00numprocs_start=no\nuser=x\n")
+    assert look(port="auto", processes="1")["ports"] == [8000]
+
+
+def test_it_keeps_the_ports_that_it_has(look: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """Also where others came before it, or went."""
+    root = tmp_path / "root"
+    generation = root / "generations" / "board-1"
+    generation.mkdir(parents=True)
+    manifest = {"generation": "board-1", "release": "1", "ports": [8200, 8201]}
+    (generation / "generation.json").write_text(json.dumps(manifest))
+    (root / "current").symlink_to("generations/board-1")
+    program(tmp_path, "other", 8000)
+    (tmp_path / "tmpfiles.conf").write_text(f"d {root} 0755 root root -\n")
+    assert look(port="auto", processes="3", root=str(root))["ports"] == [8200, 8201, 8202]
+    assert look(port="9000", processes="1", root=str(root))["ports"] == [9000], "what is asked for goes before it"
+
+
+@pytest.mark.parametrize("port", ["http", "80a", "-1", "123456"])
+def test_a_port_that_is_none(look: Callable[..., dict[str, Any]], port: str) -> None:
+    assert f"tornado_app_port: got '{port}'; expected auto, or a port from 1024 to 65535." in look(port=port)["msg"]
+
+
+def test_all_applications_together_fit_into_the_host(
+    look: Callable[..., dict[str, Any]], preflight: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    memory = tmp_path / "meminfo"
+    memory.write_text("MemTotal:       102400 kB\nMemAvailable:   1 kB\n")
+    monkeypatch.setattr(preflight, "MEMINFO", memory)
+    monkeypatch.setattr(preflight, "read", lambda name: 200_000 if name == "fs.file-max" else None)
+    program(tmp_path, "other", 8000, 3)
+    assert "msg" not in look(processes="2", port="auto", open_files=40_000)
+    said = look(processes="3", port="auto", open_files=40_000)["msg"]
     assert (
-        "tornado_app_name: got 'board' on a host that has the application 'shop'; expected 'shop', because a host has one "
-        "application." in look()["msg"]
+        "got 3, which makes 6 processes of all applications on this host, and 240000 open files; expected 200000"
+        in said
     )
+    assert "6 processes of all applications on this host; expected 5 or less, because an idle one takes 20 MB" in said
 
 
 def test_auto_is_one_process_per_cpu(look: Callable[..., dict[str, Any]]) -> None:
@@ -210,8 +272,8 @@ def test_a_switch_that_is_none(look: Callable[..., dict[str, Any]]) -> None:
 
 
 def test_production_is_marked_in_its_inventory() -> None:
-    inventory = REPOSITORY / "inventory" / "production" / "group_vars" / "app" / "tornado_app.yml"
-    assert yaml.safe_load(inventory.read_text())["tornado_app_production"] is True
+    inventory = REPOSITORY / "inventory" / "production" / "group_vars" / "all" / "apps.yml"
+    assert yaml.safe_load(inventory.read_text())["site_apps"]["board"]["production"] is True
 
 
 @pytest.mark.parametrize("name", ["Board", "1board", "", "board_x", "a" * 25, "-x", "böard", "board\n"])
@@ -441,3 +503,12 @@ def test_commands(look: Callable[..., dict[str, Any]], words: list[str]) -> None
 def test_fork_mode_has_one_port(look: Callable[..., dict[str, Any]]) -> None:
     found = look(fork=True, processes="4")
     assert (len(found["ports"]), found["processes"]) == (1, 4)
+
+
+def test_a_message_says_what_its_variables_are_called_where_they_are_written(
+    look: Callable[..., dict[str, Any]],
+) -> None:
+    said = look(processes="0", declared_in="site_apps.board")["msg"]
+    assert "tornado_app_processes: got '0'; expected 'auto'" in said
+    assert said.endswith("(tornado_app_x is the key x of site_apps.board.)")
+    assert "is the key" not in look(processes="0")["msg"]
