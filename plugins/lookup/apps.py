@@ -19,7 +19,7 @@ name: apps
 author: The Eyewall authors
 short_description: The site's applications
 description:
-  - Without a term, the names of the applications that this run is for and that are on this host.
+  - Without a term, the names of the applications that this run is for and that are on this host; with O(here), of all there.
   - With terms, every application of the site that is for C(hosts), as a mapping with its C(name), its C(hosts) and these keys.
   - With O(inputs), the variables of the roles that one application stands for, rendered as if they were this host's own.
 options:
@@ -58,7 +58,8 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         here = self.known["inventory_hostname"]
         groups = self.known["groups"]
         if not terms:
-            return [name for name in chosen(apps, self.known.get("app")) if here in hosts_of(apps[name], groups)]
+            names = list(apps) if self.get_option("here") else chosen(apps, self.known.get("app"))
+            return [name for name in names if here in hosts_of(apps[name], groups)]
         found = [
             {"name": name, "hosts": hosts_of(declared, groups), **self.rendered(apps, name, terms)}
             for name, declared in apps.items()
@@ -79,7 +80,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         own = {variable: trusted(value) for variable, value in defaults().items()}
         own |= {variables[key]: value for key, value in apps[name].items() if key in variables}
         if name in chosen(apps, self.known.get("app")):
-            # what the command line says goes before everything, as it does for every variable
+            # extra variables take precedence over everything else, here too
             given = load_extra_vars(self._loader)
             own |= {variable: given[variable] for variable in variables.values() if variable in given}
         own["tornado_app_name"] = name
@@ -94,7 +95,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         groups, here = self.known["groups"], self.known["inventory_hostname"]
         hosts = hosts_of(apps[name], groups)
         of_this_host = [app for app, declared in apps.items() if here in hosts_of(declared, groups)]
-        names = {name.lower() for app in apps for name in self.rendered(apps, app, ["server_names"])["server_names"]}
+        taken = {one.lower() for app in apps for one in self.rendered(apps, app, ["server_names"])["server_names"]}
         return {
             **found,
             "tornado_app_name": name,
@@ -102,5 +103,5 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             "tornado_app_hosts": [host for host in self.known["ansible_play_hosts_all"] if host in hosts],
             "nginx_app_name": name,
             # the first application of a host is the one that is asked without a name
-            "nginx_loopback_names": [one for one in LOOPBACK if one not in names] if of_this_host[:1] == [name] else [],
+            "nginx_loopback_names": [one for one in LOOPBACK if one not in taken] if of_this_host[:1] == [name] else [],
         }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.eyewall.tornado.plugins.module_utils.root import PREFIX
 
 DOCUMENTATION = r"""
 module: host_status
@@ -185,7 +186,7 @@ def balance_problems(found: Mapping[str, Mapping[str, str]], wanted: Iterable[st
 
 def left_apps(declared: list[str] | None) -> list[str]:
     """A sentence for each application that is on this host, and that the inventory has no more."""
-    here = sorted(path.stem.removeprefix("eyewall-app-") for path in CLAIMS.glob("eyewall-app-*.conf"))
+    here = sorted(path.stem.removeprefix(PREFIX) for path in CLAIMS.glob(f"{PREFIX}*.conf"))
     return [
         f"application {app}: got it on this host, and not in site_apps for it; expected both or neither. "
         f"ansible-playbook playbooks/remove_app.yml -e app={app} removes it."

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.eyewall.tornado.plugins.module_utils.groups import Groups, has_supervisor
 from ansible_collections.eyewall.tornado.plugins.module_utils.layout import GENERATION, Layout
-from ansible_collections.eyewall.tornado.plugins.module_utils.root import Failure, alone, known_groups
+from ansible_collections.eyewall.tornado.plugins.module_utils.root import PREFIX, Failure, alone, known_groups
 
 DOCUMENTATION = r"""
 module: remove_app
@@ -29,6 +28,7 @@ options:
 ETC = Path("/etc")
 SBIN = Path("/usr/local/sbin")
 UNITS = ETC / "systemd" / "system"
+NO_SUCH_USER = 6  # userdel(8)
 
 
 class Claim(NamedTuple):
@@ -44,7 +44,7 @@ class Claim(NamedTuple):
 
 def claim(name: str) -> Claim | None:
     """What an application has on this host; None for nothing. The order of the lines is that of the role's template."""
-    file = ETC / "tmpfiles.d" / f"eyewall-app-{name}.conf"
+    file = ETC / "tmpfiles.d" / f"{PREFIX}{name}.conf"
     if not file.exists():
         return None
     lines = [line.split() for line in file.read_text().splitlines()]
@@ -53,20 +53,12 @@ def claim(name: str) -> Claim | None:
     return Claim(file, root, data, logs, sockets, lines[4][3])
 
 
-def run(module: AnsibleModule, *words: str) -> None:
-    module.run_command(list(words), check_rc=True)
-
-
-def forget_in_nginx(module: AnsibleModule, name: str) -> bool:
-    """Take the application's part out of nginx's configuration; whether it was in it."""
-    part = ETC / "nginx" / f"eyewall-app-{name}.conf"
-    if not part.exists():
-        return False
-    if not module.check_mode:
-        part.unlink()
-        # nginx that does not run needs no reload
-        subprocess.run(["systemctl", "reload", "nginx.service"], capture_output=True, check=False)
-    return True
+def forget_in_nginx(module: AnsibleModule, name: str) -> None:
+    """Take the application's part out of nginx's configuration. An interrupted removal may have, and not have reloaded."""
+    (ETC / "nginx" / f"{PREFIX}{name}.conf").unlink(missing_ok=True)
+    active, _, _ = module.run_command(["systemctl", "is-active", "--quiet", "nginx.service"])
+    if active == 0:
+        module.run_command(["systemctl", "reload", "nginx.service"], check_rc=True)
 
 
 def stop_processes(found: Claim, timeout: int) -> list[str]:
@@ -84,7 +76,7 @@ def stop_processes(found: Claim, timeout: int) -> list[str]:
 
 def files_of(name: str) -> list[Path]:
     """Files outside of the application's directories, but for the one that says what it has."""
-    own = f"eyewall-app-{name}"
+    own = f"{PREFIX}{name}"
     return [
         UNITS / "supervisor.service.d" / f"{own}.conf",
         UNITS / f"{own}-ready.service",
@@ -99,22 +91,24 @@ def remove(module: AnsibleModule, found: Claim, name: str) -> dict[str, Any]:
     going = [path for path in files_of(name) if path.exists()]
     places = [path for path in (found.root, found.logs, found.sockets) if path.exists()]
     places += [found.data] if module.params["data"] and found.data.exists() else []
-    forget_in_nginx(module, name)
     stopped: list[str] = []
     if not module.check_mode:
+        forget_in_nginx(module, name)
         if found.root.is_dir():
             with alone(found.root):
                 stopped = stop_processes(found, module.params["stop_timeout"])
-        unit = f"eyewall-app-{name}-ready.service"
+        unit = f"{PREFIX}{name}-ready.service"
         if (UNITS / unit).exists():
-            run(module, "systemctl", "disable", "--quiet", unit)
+            module.run_command(["systemctl", "disable", "--quiet", unit], check_rc=True)
         for path in going:
             path.unlink(missing_ok=True)
-        run(module, "systemctl", "daemon-reload")
+        module.run_command(["systemctl", "daemon-reload"], check_rc=True)
         for place in places:
             shutil.rmtree(place)
         if module.params["data"]:
-            module.run_command(["userdel", found.user])
+            status, _, said = module.run_command(["userdel", found.user])
+            if status not in (0, NO_SUCH_USER):
+                raise Failure(f"userdel {found.user}: {said.strip()}")
         found.file.unlink()
     kept = [] if module.params["data"] else [str(found.data), f"the account {found.user}"]
     return {"changed": True, "removed": [*map(str, [*going, *places, found.file])], "stopped": stopped, "kept": kept}

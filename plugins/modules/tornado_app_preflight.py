@@ -19,7 +19,7 @@ from ansible_collections.eyewall.tornado.plugins.module_utils.ours import (
     directory_mistakes,
     interpreter_mistake,
 )
-from ansible_collections.eyewall.tornado.plugins.module_utils.root import Failure
+from ansible_collections.eyewall.tornado.plugins.module_utils.root import PREFIX, PROGRAMS, Failure
 from ansible_collections.eyewall.tornado.plugins.module_utils.strangers import holder, listeners, refusal
 from ansible_collections.eyewall.tornado.plugins.module_utils.text import with_place
 
@@ -67,7 +67,6 @@ COMMENT = re.compile(r"\s[;#]|[\x00-\x1f\x7f]")
 NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
 DAY = 86400  # seconds
 FIRST_PORT = 8000  # as in Tornado's guide
-PROGRAMS = Path("/etc/supervisor/conf.d")
 MEMINFO = Path("/proc/meminfo")
 PROCESS_KB = (
     20 * 1024
@@ -150,7 +149,7 @@ def port_mistakes(ports: list[int], reserved: list[int], own: int | None) -> lis
 def ports_of_others(user: str) -> list[int]:
     """The ports of this host's other applications, by what supervisord has been told: that is so while they are down, too."""
     found: list[int] = []
-    for path in PROGRAMS.glob("eyewall-app-*.conf"):
+    for path in PROGRAMS.glob(f"{PREFIX}*.conf"):
         try:
             text = path.read_text(errors="replace")
         except OSError:  # a link to a file that is gone: the deploy of its application makes it again

@@ -134,12 +134,12 @@ def shared_names(apps: Mapping[str, Any]) -> Iterator[str]:
             continue
         where = f"{place(names)}site_apps.{app}.server_names"
         if list(names) == ["_"] and len(apps) > 1:
-            yield f"{where}: got any name ('_') beside other applications; expected names of its own, by which it is asked."
+            yield f"{where}: got any name ('_') beside other applications; expected host names for this application."
         for name in map(str, names):
             if name.lower() in owners and name != "_":
                 yield (
-                    f"{where}: got {name}, which site_apps.{owners[name.lower()]} has; expected a name of its own. "
-                    "Two applications cannot share a name by their paths."
+                    f"{where}: got {name}, which site_apps.{owners[name.lower()]} has; expected another name, "
+                    "because applications cannot share one by path."
                 )
             owners.setdefault(name.lower(), app)
 

@@ -57,11 +57,13 @@ def test_what_is_not_an_applications_is_an_input_all_the_same() -> None:
         ({"board": BOARD | {"hosts": "balancers"}}, ["site_apps.board.hosts: got 'balancers', in which lb1 is not in"]),
         (
             {"board": BOARD, "chat": CHAT | {"server_names": ["WWW.example.com"]}},
-            ["site_apps.chat.server_names: got WWW.example.com, which site_apps.board has; expected a name of its own."],
+            ["site_apps.chat.server_names: got WWW.example.com, which site_apps.board has; expected another name, "
+             "because applications cannot share one by path."],
         ),
         (
             {"board": BOARD, "chat": {key: value for key, value in CHAT.items() if key != "server_names"}},
-            ["site_apps.chat.server_names: got any name ('_') beside other applications"],
+            ["site_apps.chat.server_names: got any name ('_') beside other applications; expected host names for this "
+             "application."],
         ),
     ],
     ids=str,
