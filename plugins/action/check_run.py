@@ -21,6 +21,7 @@ from ansible_collections.eyewall.tornado.plugins.plugin_utils.site_apps import (
     mistaken_removal,
     of_one_application,
 )
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.site_tls import mistaken_tls
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OLDEST = (2, 19)
@@ -106,7 +107,7 @@ def mistaken_inputs(
                 if one_app and len(chosen(apps, extra.get("app"))) > 1:
                     found.append(f"app: got nothing; expected -e app=… with one of {', '.join(apps)}.")
             # a typo is no reason to show nothing
-            found += mistaken_variables(written) if changes else []
+            found += [*mistaken_variables(written), *mistaken_tls(written)] if changes else []
     return list(dict.fromkeys(found))
 
 

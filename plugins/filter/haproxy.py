@@ -22,13 +22,24 @@ def error_pages(page: str, texts: Mapping[int, str]) -> list[dict[str, str]]:
     ]
 
 
-def balanced_applications(apps: Iterable[Mapping[str, Any]], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What HAProxy has to know of the site's applications, as the role takes it: from P(eyewall.tornado.apps#lookup)."""
+def balanced_applications(
+    apps: Iterable[Mapping[str, Any]], hostvars: Mapping[str, Any], only: str | None = None
+) -> list[dict[str, Any]]:
+    """What HAProxy has to know of the site's applications, as the role takes it: from P(eyewall.tornado.apps#lookup).
+
+    `only` is the host whose own front door it is, and which is asked on loopback.
+    """
+
+    def servers(app: Mapping[str, Any]) -> list[dict[str, str]]:
+        if only:
+            return [{"name": only, "address": f"127.0.0.1:{hostvars[only]['site_port']}"}]
+        return [{"name": host, "address": hostvars[host]["site_server"]} for host in app["hosts"]]
+
     return [
         {
             "name": app["name"],
             "server_names": app["server_names"],
-            "servers": [{"name": host, "address": hostvars[host]["site_server"]} for host in app["hosts"]],
+            "servers": servers(app),
             "health_path": app["health_path"],
             "health_host": first_name(app["server_names"]),
             "static_paths": ["/static/", "/favicon.ico", "/robots.txt"] if app["static"] else [],
@@ -43,11 +54,11 @@ def first_name(names: Sequence[str]) -> str:
 
 
 def entries(
-    apps: Iterable[Mapping[str, Any]], service: str, port: int, host: str | None = None
+    apps: Iterable[Mapping[str, Any]], service: str, port: int, host: str | None = None, *, tls: bool = False
 ) -> list[dict[str, Any]]:
     """Where a host is asked for its applications, as M(eyewall.tornado.host_status) takes it: for those of `host`, or for all."""
     return [
-        {"service": service, "port": port, "name": first_name(app["server_names"]), "path": app["health_path"]}
+        {"service": service, "port": port, "name": first_name(app["server_names"]), "path": app["health_path"], "tls": tls}
         for app in apps
         if host is None or host in app["hosts"]
     ]

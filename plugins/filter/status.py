@@ -7,6 +7,7 @@ from typing import Any
 
 HOSTS = ("host", "entry point", "services", "HAProxy says", "disk left", "memory left", "clock")
 PROCESSES = ("host", "port", "state", "release", "pid", "uptime", "connections", "requests", "open files / limit")
+CERTIFICATES = ("host", "certificate", "names", "from", "issuer", "serial ends", "expires (UTC)", "next try (UTC)")
 STRANGERS = ("host", "pid", "account", "since (UTC)", "listens on", "what it is", "command")
 # What app_info says of a process of the account that supervisord does not know.
 KINDS = {
@@ -74,9 +75,8 @@ def host_row(host: str, told: Mapping[str, Any]) -> tuple[str, ...]:
     if "entries" not in told:  # the host did not answer, as is said below
         return (host, "unreachable" if told.get("unreachable") else "failed", *["-"] * (len(HOSTS) - 2))
     entries = [
-        f"{one['service']}: {one['status']} in {1000 * one['seconds']:.0f} ms"
-        if one["status"]
-        else f"{one['service']}: {one['why']}"
+        f"{one['service']}{' (TLS)' if one.get('tls') else ''}: "
+        + (f"{one['status']} in {1000 * one['seconds']:.0f} ms" if one["status"] else one["why"])
         for one in told["entries"]
     ]
     services = ", ".join(name if state == "active" else f"{name} {state}" for name, state in told["services"].items())
@@ -96,6 +96,23 @@ def host_row(host: str, told: Mapping[str, Any]) -> tuple[str, ...]:
 def host_table(hosts: Hosts, hostvars: HostVars) -> str:
     """A line for each host, from what host_status registered."""
     return table(HOSTS, (host_row(host, hostvars[host]["__host_status"]) for host in hosts))
+
+
+def certificate_row(host: str, one: Mapping[str, Any]) -> tuple[str, ...]:
+    source = str(one["source"] or "-").partition(" ")[0]
+    if "not_after" not in one:
+        return (host, one["name"], ", ".join(one["wanted"]) or "-", source, *["-"] * 4)
+    return (
+        host, one["name"], ", ".join(one["names"]), source, one["issuer"], one["serial"][-8:].lower(), utc(one["not_after"])[:-3],
+        utc(one["next_try"])[:-3] if one["next_try"] else "-",
+    )  # fmt: skip
+
+
+def certificate_table(hosts: Hosts, hostvars: HostVars) -> str:
+    """A line for each certificate of each front door, from host_status; "" where there is none."""
+    told = ((host, hostvars[host]["__host_status"].get("certificates", [])) for host in hosts)
+    rows = [certificate_row(host, one) for host, found in told for one in found]
+    return table(CERTIFICATES, rows) if rows else ""
 
 
 def host_problems(results: Mapping[str, Any]) -> Iterable[str]:
@@ -386,6 +403,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "process_table": process_table,
+            "certificate_table": certificate_table,
             "host_table": host_table,
             "problem_list": problem_list,
             "deploy_table": deploy_table,

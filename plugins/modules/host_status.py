@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import http.client
+import json
 import os
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -25,7 +27,7 @@ description:
   - An action plugin of the same name adds the difference of the clocks, C(clock).
 options:
   entries:
-    description: "Where users, or balancers, come in: C(service), C(port), C(name) (the Host header) and C(path)."
+    description: "Where users, or balancers, come in: C(service), C(port), C(name) (the Host header), C(path), and C(tls), if it has TLS."
     type: list
     elements: dict
     default: []
@@ -35,6 +37,7 @@ options:
     elements: dict
     default: []
   pid_files: {type: dict, default: {}, description: "Files that hold the main PID of a unit, by its name: its reload needs it."}
+  certificates: {type: bool, default: false, description: Whether eyewall-certificates is asked for those of this host's HAProxy.}
   balancer_socket: {type: path, description: "HAProxy's runtime socket. Without it, HAProxy is not asked."}
   balancer_hosts: {type: dict, default: {}, description: "Names of the hosts that HAProxy is to have, by application."}
   apps: {type: list, elements: str, description: "Names of the applications that this host is to have; without, it is not asked."}
@@ -53,10 +56,24 @@ LEFT_INODES = 10_000
 # ---- What users see ----
 
 
-def ask(port: int, name: str, path: str, timeout: float) -> tuple[int | None, str, float]:
+class TLSConnection(http.client.HTTPSConnection):
+    """To loopback, by a name; whose the certificate is, and whether it is good, is asked of the file (eyewall-certificates)."""
+
+    def __init__(self, name: str, port: int, timeout: float) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        super().__init__("127.0.0.1", port, timeout=timeout, context=context)
+        self.by_name, self.context = name, context
+
+    def connect(self) -> None:
+        http.client.HTTPConnection.connect(self)
+        self.sock = self.context.wrap_socket(self.sock, server_hostname=self.by_name)
+
+
+def ask(port: int, name: str, path: str, timeout: float, *, tls: bool = False) -> tuple[int | None, str, float]:
     """Status of the answer to a GET on loopback, why there is none, and the seconds that it took."""
     begun = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    connection = TLSConnection(name, port, timeout) if tls else http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET", path, headers={"Host": name, "Connection": "close"})
         response = connection.getresponse()
@@ -73,7 +90,7 @@ def entry_problem(entry: Mapping[str, Any], status: int | None, why: str) -> str
     """What is wrong with an entry point's answer, in a sentence."""
     if status is not None and 200 <= status < 400:
         return None
-    where = f"http://{entry['name']}{entry['path']} on port {entry['port']} ({entry['service']})"
+    where = f"{'https' if entry.get('tls') else 'http'}://{entry['name']}{entry['path']} on port {entry['port']} ({entry['service']})"
     got = f"got {status}" if status else f"got no answer ({why})"
     hint = {
         502: "no process of the application answers nginx; see the processes, and /var/log/nginx/error.log",
@@ -181,6 +198,19 @@ def balance_problems(found: Mapping[str, Mapping[str, str]], wanted: Iterable[st
     return problems
 
 
+# ---- Certificates ----
+
+
+def certificates() -> tuple[list[dict[str, Any]], list[str]]:
+    """The certificates of this host, and a sentence for each problem of theirs."""
+    try:
+        done = subprocess.run(["eyewall-certificates", "status"], capture_output=True, text=True, timeout=60, check=False)
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        return [], [f"eyewall-certificates: got no answer ({error}); expected the certificates of HAProxy. Run site.yml."]
+    return found, [problem for one in found for problem in one["problems"]]
+
+
 # ---- Applications that nobody declares ----
 
 
@@ -277,7 +307,9 @@ def look(params: Mapping[str, Any]) -> dict[str, Any]:
 
     entries = []
     for entry in params["entries"]:
-        answered, why, seconds = ask(int(entry["port"]), entry["name"], entry["path"], params["timeout"])
+        answered, why, seconds = ask(
+            int(entry["port"]), entry["name"], entry["path"], params["timeout"], tls=bool(entry.get("tls"))
+        )
         entries.append({**entry, "status": answered, "why": why, "seconds": round(seconds, 3)})
         # of a service that does not run it has been said
         if answered is not None or active.get(entry["service"], True):
@@ -296,12 +328,17 @@ def look(params: Mapping[str, Any]) -> dict[str, Any]:
             hosts = {name: row["status"] for name, row in rows.items()}
             problems += balance_problems(rows, named(wanted))
 
+    told_certificates: list[dict[str, Any]] = []
+    if params["certificates"]:
+        told_certificates, wrong = certificates()
+        problems += wrong
     problems += left_apps(params["apps"])
     systems = space(params["paths"])
     return {
         "entries": entries,
         "services": {short(unit["Id"]): unit["ActiveState"] for unit in found},
         "balancer": hosts,
+        "certificates": told_certificates,
         "space": systems,
         "memory": memory(Path("/proc/meminfo").read_text()),
         "problems": problems + space_problems(systems),
@@ -323,6 +360,7 @@ def main() -> None:
             "entries": {"type": "list", "elements": "dict", "default": []},
             "services": {"type": "list", "elements": "dict", "default": []},
             "pid_files": {"type": "dict", "default": {}},
+            "certificates": {"type": "bool", "default": False},
             "balancer_socket": {"type": "path"},
             "balancer_hosts": {"type": "dict", "default": {}},
             "apps": {"type": "list", "elements": "str"},

@@ -17,12 +17,12 @@ short_description: Refuse to take over files and ports that are somebody else's
 description:
   - A role that writes a whole file, or listens on a port, asks this before it changes anything. Changes nothing.
   - A file is free if it is not there, if it is as Debian's package brought it (dpkg's conffiles), or if the role wrote it.
-  - A port is free if nobody listens on it, or only processes of the role's service.
+  - A port is free if nobody listens on it, or only processes of these services. Port 0 is none.
 options:
   files: {type: dict, default: {}, description: "By path, words that are in the file when the role wrote it."}
   claim: {type: str, default: "", description: "A glob: where it finds something the role was before, and the files are its own."}
   ports: {type: dict, default: {}, description: "By the name of its variable, a port."}
-  service: {type: str, default: "", description: "The systemd unit whose processes may have the ports."}
+  services: {type: list, elements: str, default: [], description: "The systemd units whose processes may have the ports."}
 """
 
 
@@ -46,24 +46,25 @@ def holders(listening: str) -> list[tuple[str, int]]:
     return [(name, int(pid)) for name, pid in re.findall(r'\("([^"]+)",pid=(\d+)', listening)]
 
 
-def is_of(pid: int, service: str) -> bool:
-    """Whether a process is in the control group of a systemd unit."""
+def is_of(pid: int, services: list[str]) -> bool:
+    """Whether a process is in the control group of one of these systemd units."""
     try:
-        return f"/{service}" in Path(f"/proc/{pid}/cgroup").read_text()
+        group = Path(f"/proc/{pid}/cgroup").read_text()
     except OSError:  # it ended
         return True
+    return any(f"/{service}" in group for service in services)
 
 
-def port_mistake(module: AnsibleModule, variable: str, port: int, service: str) -> str | None:
+def port_mistake(module: AnsibleModule, variable: str, port: int, services: list[str]) -> str | None:
     """Who else listens on a port, in a sentence; None for nobody."""
     _, listening, _ = module.run_command(["ss", "-H", "-l", "-t", "-n", "-p", f"sport = :{port}"])
     if not listening.strip():
         return None
     seen = holders(listening)
     # who may not look into others' processes knows only that the service is there
-    if not seen and module.run_command(["systemctl", "is-active", "--quiet", service])[0] == 0:
+    if not seen and services and module.run_command(["systemctl", "is-active", "--quiet", *services])[0] == 0:
         return None
-    others = sorted({f"{name} (PID {pid})" for name, pid in seen if not is_of(pid, service)})
+    others = sorted({f"{name} (PID {pid})" for name, pid in seen if not is_of(pid, services)})
     if seen and not others:
         return None
     return (
@@ -78,7 +79,7 @@ def main() -> None:
             "files": {"type": "dict", "default": {}},
             "claim": {"type": "str", "default": ""},
             "ports": {"type": "dict", "default": {}},
-            "service": {"type": "str", "default": ""},
+            "services": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -89,7 +90,7 @@ def main() -> None:
         for path in foreign_files(module, params["files"], params["claim"])
     ]
     for variable, port in params["ports"].items():
-        if wrong := port_mistake(module, variable, int(port), params["service"]):
+        if int(port) and (wrong := port_mistake(module, variable, int(port), list(filter(None, params["services"])))):
             sentences.append(wrong)
     if sentences:
         module.fail_json(msg=" ".join(sentences))

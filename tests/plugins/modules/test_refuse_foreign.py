@@ -71,15 +71,15 @@ def test_a_port_that_somebody_has_is_named_with_its_process(refused: Callable[..
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        message = refused(ports={"nginx_port": port}, service="nginx.service")
+        message = refused(ports={"nginx_port": port}, services=["nginx.service"])
         assert re.match(rf"nginx_port: got {port}, which \S+ \(PID \d+\) has on ", message), message
-    assert refused(ports={"nginx_port": port}, service="nginx.service") == ""
+    assert refused(ports={"nginx_port": port}, services=["nginx.service"]) == ""
 
 
 def test_a_port_of_the_roles_own_service_is_free() -> None:
     said = 'LISTEN 0 511 0.0.0.0:80 0.0.0.0:* users:(("nginx",pid=12,fd=6),("nginx",pid=7,fd=6))'
     assert module.holders(said) == [("nginx", 12), ("nginx", 7)]
-    assert not module.is_of(1, "nginx.service")
+    assert not module.is_of(1, ["nginx.service"])
 
 
 # /etc/logrotate.d/nginx is written from etc/logrotate.d/nginx.j2: templates lie as their target paths do.
