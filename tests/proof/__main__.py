@@ -19,6 +19,7 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("command", help="run with /bin/sh, with the number of the deploy in PROOF_DEPLOY, from 1 on")
     add("--door", action="append", required=True, metavar="NAME=URL", help="a front door; repeatable")
+    add("--ca", default="", metavar="FILE", help="the CA that doors with https:// are checked with")
     add("--out", type=Path, required=True, metavar="DIR", help="gets the report and what each command said")
     add("--deploys", type=int, default=20, metavar="N", help="how many times (default: %(default)s)")
     add("--rate", type=float, default=300.0, metavar="N", help="quick requests per second (default: %(default)g)")
@@ -32,6 +33,8 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         given.doors = {name: loopback(url) for name, _, url in pairs}
     except ValueError as error:
         parser.error(str(error))
+    if any(url.startswith("https:") for url in given.doors.values()) and not Path(given.ca).is_file():
+        parser.error(f"--ca: got {given.ca!r}; expected the file of the CA, because a door has https://.")
     return given
 
 
@@ -61,7 +64,7 @@ def prove(given: argparse.Namespace) -> tuple[Report, str]:
     """Run the commands one after the other until one fails; return the report and what failed."""
     failure = ""
     given.out.mkdir(parents=True, exist_ok=True)
-    with Traffic(given.doors, given.rate) as traffic:
+    with Traffic(given.doors, given.rate, ca=given.ca) as traffic:
         time.sleep(given.pause)
         for number in range(1, given.deploys + 1):
             begun = time.monotonic()

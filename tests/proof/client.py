@@ -7,6 +7,8 @@ still under way. What becomes of a request is its fate:
 - ``resent``: the same, after a GET on a connection that was used before was sent once more, on a new one, because the
   old one was closed before any byte of the answer came. RFC 9112, section 9.3.1, lets a client do that for idempotent
   methods, and browsers do. A POST in its place is lost.
+  Over HTTP/2 any request is sent once more that the server says it did not process, by GOAWAY or REFUSED_STREAM (RFC 9113,
+  section 8.7).
 - ``told``: a WebSocket that was closed with 1012 or 1001, or a message that had no echo by then and had one on the next
   WebSocket.
 - ``lost``: anything else. Refused, reset, cut short, another status, other bytes, or nothing within `TIMEOUT`.
@@ -20,6 +22,7 @@ import itertools
 import json
 import operator
 import re
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -33,14 +36,16 @@ from wsproto.events import CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 
 from proof.http import Answer, ClosedBeforeAnswerError, Connection, LostError
+from proof.http2 import Shared, UnprocessedError
 from proof.report import FIELDS, Request
-from proof.transport import Transport
+from proof.transport import TLSTransport, Transport, tls_context
 from proof.websocket import WebSocketConnection
 
 # Seconds; a machine whose CPU is emulated has `Client.slowness` times as long.
 TIMEOUT = 30.0  # for one request, whatever it is
 QUICK_CLIENTS = 4  # per quick kind and door
 SLOW_CLIENTS = 2
+HTTP2_CLIENTS = 2  # per door with TLS, each with a connection of its own
 SLOW_SECONDS = 2.0  # a slow answer, an upload, a download
 SLOW_PAUSE = 0.1
 UPLOAD = bytes(range(256)) * 256
@@ -108,22 +113,34 @@ def names_assets(answer: Answer) -> None:
 
 @dataclass(frozen=True)
 class Door:
-    """A front door: its name and where it is."""
+    """A front door: its name, where it is, and with TLS, whom it trusts, by protocol."""
 
     name: str
     host: str
     port: int
+    tls: dict[str, ssl.SSLContext] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, name: str, url: str) -> "Door":
+    def at(cls, name: str, url: str, ca: str = "") -> "Door":
+        """The door of a base URL; `ca` is the file of the CA that https:// is checked with."""
         parts = urlsplit(url)
-        return cls(name, parts.hostname or "", parts.port or 80)
+        if parts.scheme == "http":
+            return cls(name, parts.hostname or "", parts.port or 80)
+        contexts = {protocol: tls_context(ca, [protocol]) for protocol in ("http/1.1", "h2")}
+        return cls(name, parts.hostname or "", parts.port or 443, contexts)
+
+    def transport(self, protocol: str = "http/1.1") -> Transport:
+        return TLSTransport(self.host, self.port, self.tls[protocol]) if self.tls else Transport(self.host, self.port)
 
     def connection(self) -> Connection:
-        return Connection(Transport(self.host, self.port))
+        return Connection(self.transport())
 
     def websocket(self) -> WebSocketConnection:
-        return WebSocketConnection(Transport(self.host, self.port))
+        return WebSocketConnection(self.transport())
+
+    def shared(self) -> Shared:
+        """A connection of HTTP/2, which browsers have over TLS alone."""
+        return Shared(lambda: self.transport("h2"))
 
 
 @dataclass(frozen=True)
@@ -134,9 +151,12 @@ class Ask:
     method: str
     path: str
     check: Check
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | Callable[[], AsyncIterator[bytes]] = b""  # in pieces anew for each time that it is sent
     length: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
+
+    def sent(self) -> bytes | AsyncIterator[bytes]:
+        return self.body if isinstance(self.body, bytes) else self.body()
 
 
 def echo(kind: str, method: str, path: str, number: int) -> Ask:
@@ -145,6 +165,19 @@ def echo(kind: str, method: str, path: str, number: int) -> Ask:
         return Ask(kind, method, path, says(text=str(number)))
     body = str(number).encode() * 100
     return Ask(kind, method, path, says(length=len(body), sha256=hashlib.sha256(body).hexdigest()), body)
+
+
+def upload(kind: str) -> Ask:
+    """Send some KB that trickle in, and ask for their hash."""
+
+    async def trickle() -> AsyncIterator[bytes]:
+        size = len(UPLOAD) // UPLOAD_PIECES
+        for start in range(0, len(UPLOAD), size):
+            yield UPLOAD[start : start + size]
+            await asyncio.sleep(SLOW_SECONDS / UPLOAD_PIECES)
+
+    check = says(length=len(UPLOAD), sha256=hashlib.sha256(UPLOAD).hexdigest())
+    return Ask(kind, "POST", "/upload", check, trickle, len(UPLOAD))
 
 
 class Client:
@@ -172,6 +205,8 @@ class Client:
                 delay = SLOW_SECONDS * number / SLOW_CLIENTS
                 loops += [self._slow(door, method, delay) for method in ("GET", "POST")]
             loops += [self._upload(door), self._download(door), self._pages(door)]
+            if door.tls:
+                loops += self._http2(door, period)
             loops += [
                 WebSocket(self, door).run(MESSAGE_PAUSE * self.slowness * number / WEBSOCKETS)
                 for number in range(WEBSOCKETS)
@@ -195,7 +230,7 @@ class Client:
             due = max(due + period, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
-    async def asked(self, door: Door, connection: Connection, ask: Ask) -> Answer | None:
+    async def asked(self, door: Door, connection: Connection | Shared, ask: Ask) -> Answer | None:
         """Ask once, with the one repetition that the RFC allows; record the fate; return a right answer."""
         start, begun = time.time(), time.monotonic()
         fate, detail, answer, host = "answered", "", None, ""
@@ -205,14 +240,14 @@ class Client:
                     connection.close()
                     await connection.open()
                 try:
-                    answer = await connection.ask(ask.method, ask.path, ask.body, ask.length, ask.headers)
-                except ClosedBeforeAnswerError as error:
-                    if ask.method != "GET":
+                    answer = await connection.ask(ask.method, ask.path, ask.sent(), ask.length, ask.headers)
+                except (ClosedBeforeAnswerError, UnprocessedError) as error:
+                    if ask.method != "GET" and isinstance(error, ClosedBeforeAnswerError):
                         raise
                     fate, detail = "resent", str(error)
                     connection.close()
                     await connection.open()
-                    answer = await connection.ask(ask.method, ask.path, headers=ask.headers)
+                    answer = await connection.ask(ask.method, ask.path, ask.sent(), ask.length, ask.headers)
             wanted(answer.status, 200, "status")
             ask.check(answer)
         except (OSError, LostError) as error:  # TimeoutError is an OSError
@@ -236,21 +271,36 @@ class Client:
                 connection.close()
         connection.close()
 
+    def _http2(self, door: Door, period: float) -> list[Coroutine[Any, Any, None]]:
+        """What a few browsers do on one connection each, all of it at the same time."""
+        loops: list[Coroutine[Any, Any, None]] = []
+        for number in range(HTTP2_CLIENTS):
+            shared, delay = door.shared(), period * number / HTTP2_CLIENTS
+            loops += [self._quick_http2(door, shared, method, period, delay) for method in ("GET", "POST")]
+            loops += [self._slow_http2(door, shared), self._upload_http2(door, shared)]
+        return loops
+
+    async def _quick_http2(self, door: Door, shared: Shared, method: str, period: float, delay: float) -> None:
+        async for number in self._paced(period, delay):
+            await self.asked(door, shared, echo(f"{method} HTTP/2", method, f"/echo?text={number}", number))
+
+    async def _slow_http2(self, door: Door, shared: Shared) -> None:
+        async for number in self._paced(SLOW_PAUSE * self.slowness, 0):
+            path = f"/slow?seconds={SLOW_SECONDS:g}&text={number}"
+            await self.asked(door, shared, echo("slow HTTP/2", "POST", path, number))
+
+    async def _upload_http2(self, door: Door, shared: Shared) -> None:
+        async for _ in self._paced(SLOW_PAUSE * self.slowness, 0):
+            await self.asked(door, shared, upload("upload HTTP/2"))
+
     async def _slow(self, door: Door, method: str, delay: float) -> None:
         async for number in self._paced(SLOW_PAUSE * self.slowness, delay):
             path = f"/slow?seconds={SLOW_SECONDS:g}&text={number}"
             await self._once(door, echo(f"{method} slow", method, path, number))
 
     async def _upload(self, door: Door) -> None:
-        async def trickle() -> AsyncIterator[bytes]:
-            size = len(UPLOAD) // UPLOAD_PIECES
-            for start in range(0, len(UPLOAD), size):
-                yield UPLOAD[start : start + size]
-                await asyncio.sleep(SLOW_SECONDS / UPLOAD_PIECES)
-
-        check = says(length=len(UPLOAD), sha256=hashlib.sha256(UPLOAD).hexdigest())
         async for _ in self._paced(SLOW_PAUSE * self.slowness, 0):
-            await self._once(door, Ask("upload", "POST", "/upload", check, trickle(), len(UPLOAD)))
+            await self._once(door, upload("upload"))
 
     async def _download(self, door: Door) -> None:
         path = f"/download?bytes={DOWNLOAD_BYTES}&seconds={SLOW_SECONDS:g}"
@@ -365,12 +415,12 @@ class WebSocket:
 
 
 async def make_traffic(orders: dict[str, Any], file: TextIO) -> None:
-    """Make traffic until stdin is closed; `orders` are the doors, rate and slowness of `proof.traffic.Traffic`."""
+    """Make traffic until stdin is closed; `orders` are the doors, CA, rate and slowness of `proof.traffic.Traffic`."""
     writer = csv.writer(file)
     writer.writerow(FIELDS)
     row = operator.attrgetter(*FIELDS)  # dataclasses.astuple would copy every value deeply
     client = Client(lambda request: writer.writerow(row(request)), orders["slowness"])
-    doors = [Door.at(name, url) for name, url in orders["doors"].items()]
+    doors = [Door.at(name, url, orders["ca"]) for name, url in orders["doors"].items()]
     traffic = asyncio.create_task(client.run(doors, orders["rate"]))
     told_to_stop = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
     while not traffic.done():

@@ -15,6 +15,8 @@ KINDS = (
     *("GET kept", "GET new", "POST kept", "POST new", "GET slow", "POST slow", "upload", "download", "page", "asset"),
     *("WebSocket message", "WebSocket"),
 )
+# Of a door with TLS, beside the others.
+HTTP2_KINDS = ("GET HTTP/2", "POST HTTP/2", "slow HTTP/2", "upload HTTP/2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class Report:
 
     def rows(self) -> list[Row]:
         """One for each kind that there was, and one for all."""
-        kinds = [kind for kind in KINDS if self.count(kind)]
+        kinds = [kind for kind in (*KINDS, *HTTP2_KINDS) if self.count(kind)]
         return [*(Row.of(kind, self.only(kind).requests) for kind in kinds), Row.of("all", self.requests)]
 
     def doors(self) -> list[Row]:

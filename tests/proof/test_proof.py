@@ -22,13 +22,15 @@ from xml.etree import ElementTree
 import pytest
 from support import REPOSITORY
 from support.runner import Eyewall, ask_admin
+from support.tls_door import HAPROXY, TLSDoor
 from support.waiting import until
 
 from proof import Report, Request, Traffic, loopback
 from proof.client import Client, Door, echo
-from proof.report import KINDS
+from proof.report import HTTP2_KINDS, KINDS
 
 pytestmark = pytest.mark.slow
+needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
 
 TESTAPP = REPOSITORY / "tests" / "apps" / "testapp" / "src" / "testapp"
 RATE = 200.0
@@ -116,6 +118,61 @@ def rough(start: Start) -> Report:
         traffic.mark("back")
         time.sleep(0.5)
     return traffic.report
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[Callable[[Eyewall], TLSDoor]]:
+    """HAProxy with TLS before a process."""
+    doors: list[TLSDoor] = []
+
+    def before(server: Eyewall) -> TLSDoor:
+        folder = tmp_path / str(len(doors))
+        folder.mkdir()
+        doors.append(TLSDoor(folder, server.port))
+        return doors[-1]
+
+    yield before
+    for one in doors:
+        one.stop()
+
+
+@needs_haproxy
+def test_over_tls_and_http2_a_handover_and_another_certificate_lose_nothing(start: Start, tls: Callable[[Eyewall], TLSDoor]) -> None:
+    old = start().ready()
+    front = tls(old)
+    with Traffic({"app": front.url}, RATE, ca=front.ca) as traffic:
+        time.sleep(0.5)
+        start(release="1.0.1", port=old.port).ready()
+        old.terminate()
+        for _ in range(20):
+            lines = "\n".join(line for line in front.issue().splitlines() if line)
+            assert "ransaction" in front.ask(f"set ssl cert {front.pem} <<\n{lines}\n")
+            assert "Success" in front.ask(f"commit ssl cert {front.pem}")
+        assert old.wait() == 0
+        time.sleep(0.5)
+    assert traffic.report.lost == [], traffic.report.table()
+    assert list(traffic.report.releases()) == ["1.0.0", "1.0.1"]
+    assert {kind for kind in (*KINDS, *HTTP2_KINDS) if not traffic.report.count(kind)} == set(), "the control: of every kind"
+
+
+@needs_haproxy
+def test_over_tls_and_http2_what_is_wrong_is_lost(start: Start, tls: Callable[[Eyewall], TLSDoor]) -> None:
+    front = tls(start("liar:make_app").ready())
+    with Traffic({"liar": front.url}, RATE, ca=front.ca) as traffic:
+        time.sleep(1.5)
+    lost = Counter(request.kind for request in traffic.report.lost)
+    assert {"asset", "download", "POST kept", "POST new", "WebSocket", "POST HTTP/2"} <= set(lost), lost
+    assert traffic.report.only("GET HTTP/2").lost == []
+
+
+@needs_haproxy
+def test_a_certificate_that_is_not_trusted_is_lost(start: Start, tls: Callable[[Eyewall], TLSDoor]) -> None:
+    server = start().ready()
+    front, other = tls(server), tls(server)
+    with Traffic({"app": front.url}, RATE, ca=other.ca) as traffic:
+        time.sleep(0.5)
+    assert {request.fate for request in traffic.report.requests} == {"lost"}
+    assert all("CERTIFICATE_VERIFY_FAILED" in request.detail for request in traffic.report.lost), traffic.report.table()
 
 
 def test_a_handover_loses_nothing(calm: Report) -> None:

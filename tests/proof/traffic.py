@@ -22,18 +22,20 @@ STOP_SECONDS = 100.0
 
 
 def loopback(url: str) -> str:
-    """Return the URL if it is http:// and a loopback address, else raise `ValueError`.
+    """Return the URL if it is http:// or https:// and a loopback address or name, else raise `ValueError`.
 
     What is made here is a load, and nobody else's machine is to get it by a typing mistake.
     """
     try:
         parts = urlsplit(url)
-        fits = parts.scheme == "http" and parts.path in ("", "/") and (parts.port or 80) > 0
-        fits = fits and ipaddress.ip_address(parts.hostname or "").is_loopback
+        fits = parts.scheme in ("http", "https") and parts.path in ("", "/") and (parts.port or 80) > 0
+        name = parts.hostname or ""
+        # RFC 6761, section 6.3: whatever ends with .localhost is this machine
+        fits = fits and (name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback)
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f"door: got {url!r}; expected http:// with a loopback address, as in http://127.0.0.1:8080.")
+        raise ValueError(f"door: got {url!r}; expected http:// or https:// with a loopback address, as in http://127.0.0.1:8080.")
     return url
 
 
@@ -43,19 +45,21 @@ class Traffic:
     `doors` are base URLs by name; `rate` is how many quick requests are made per second, all doors together; slow
     requests, pages and WebSockets come on top, some 30 a second for each door. At the end of the block, every request
     under way gets its answer or its 30 seconds. For a slow machine, every pause and time limit is `slowness` times as long.
+    A door with https:// is asked over HTTP/2, too, and its certificate is checked with the CA in the file `ca`.
     """
 
-    def __init__(self, doors: Mapping[str, str], rate: float = 300.0, slowness: float = 1.0) -> None:
+    def __init__(self, doors: Mapping[str, str], rate: float = 300.0, slowness: float = 1.0, ca: str | Path = "") -> None:
         self._doors = {name: loopback(url) for name, url in doors.items()}
         self._rate = rate
         self._slowness = slowness
+        self._ca = str(ca)
         self._marks: list[Mark] = []
         self._requests: list[Request] = []
 
     def __enter__(self) -> Self:
         self._directory = tempfile.TemporaryDirectory(prefix="proof-")
         self._file = Path(self._directory.name) / "requests.csv"
-        orders = {"doors": self._doors, "rate": self._rate, "slowness": self._slowness, "file": str(self._file)}
+        orders = {"doors": self._doors, "ca": self._ca, "rate": self._rate, "slowness": self._slowness, "file": str(self._file)}
         path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "proof.client", json.dumps(orders)],

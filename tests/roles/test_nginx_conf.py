@@ -639,8 +639,24 @@ def test_gixy_finds_nothing_but_what_has_its_reason_beside_the_line(tmp_path: Pa
 
 def test_without_balancers_nobody_is_believed(http: Block, server: Block) -> None:
     assert not http.has("set_real_ip_from")
-    assert [block.words for block in http.named("geo")] == [["geo", "$from_elsewhere"]]
+    assert http.block("geo", "$realip_remote_addr", "$from_trusted_proxy").directives == [["default", "0"]]
     assert ["X-Scheme", "$scheme"] in server.all("proxy_set_header")
+
+
+def test_an_application_names_no_variable_that_another_sites_nginx_conf_lacks() -> None:
+    """A part is checked with the nginx.conf that is there, which may be of before the site had balancers, or TLS."""
+    behind = {"nginx_trusted_proxies": ["10.0.0.7"], "nginx_accept_from": ["10.0.0.7"], "nginx_leave_seconds": 4}
+    part = render("nginx/etc/nginx/eyewall-app.conf.j2", **behind)
+    bare = render("nginx/etc/nginx/nginx.conf.j2")
+    named = {"$client_scheme", "$from_stranger", "$leaving"}
+    assert all(name in part for name in named), "the control: it does name them"
+    assert all(re.search(rf"(?m)^ +(geo|map) .*{re.escape(name)} {{$", bare) for name in named)
+
+
+def test_behind_a_proxy_of_its_own_host_nginx_is_on_loopback_alone() -> None:
+    site = {"nginx_loopback_only": True, "nginx_port": 7080, "nginx_ipv6": True}
+    listens = [server.all("listen") for server in conf(**site).block("http").named("server")]
+    assert listens == [[["127.0.0.1:7080", "default_server"]], [["127.0.0.1:7080"]]]
 
 
 def test_balancers_alone_are_believed() -> None:
@@ -717,7 +733,7 @@ def test_an_nginx_that_is_about_to_stop_tells_balancers_and_answers_everybody_el
     location = site_of(http).block("location", "=", "/health")
     assert location.get("client_max_body_size") == ["2M"]
     assert text.count("location = /health {") == 1
-    assert "$leaving" not in nginx_conf(nginx_leave_seconds=0), "where nobody is in front, nobody asks"
+    assert "(-e $leaving)" not in nginx_conf(nginx_leave_seconds=0), "where nobody is in front, nobody asks"
     drop_in = "nginx/etc/systemd/system/nginx.service.d/eyewall.conf.j2"
     assert "touch /run/nginx.leaving; sleep 4" in render(drop_in, nginx_leave_seconds=4)
     assert "nginx.leaving" not in render(drop_in, nginx_leave_seconds=0)

@@ -341,11 +341,15 @@ def ask_ca(site: Site, one: Wanted, request: str, scratch: Path) -> str:
     except OSError as error:
         raise CertificateError(f"acme-tiny could not be started: {error.strerror}") from None
     if done.returncode:
-        # of a traceback, the exception, whose message may have several lines
-        said = done.stderr.rpartition("\nValueError: ")[2] or done.stderr
-        lines = said.strip().splitlines() or ["no reason"]
-        raise CertificateError(" ".join((said if "ValueError" in done.stderr else lines[-1]).split())[:400])
+        raise CertificateError(reason(done.stderr))
     return done.stdout
+
+
+def reason(stderr: str) -> str:
+    """What acme-tiny says at its end: the message of its exception, which may have several lines, or bytes of openssl's."""
+    said = re.split(r"^\w+Error: ", stderr, flags=re.MULTILINE)[-1]
+    said = said.strip().removeprefix("b'").replace("\\n'", "").rstrip("'")
+    return " ".join(said.split())[:400] or "no reason"
 
 
 def from_ca(site: Site, one: Wanted) -> None:
