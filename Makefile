@@ -10,7 +10,7 @@ FOR_QUICK_TESTS := haproxy openssl
 FOR_MACHINES := qemu-system-x86 e2fsprogs
 FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver valgrind
 # the longest first, for two run side by side
-SCENARIOS := fleet faults default modes apps
+SCENARIOS := fleet faults tls default modes apps
 DEPLOYS := 20
 MOMENTS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
@@ -27,6 +27,7 @@ up: tools packages-containers ## Set up everything: tools, a fleet of containers
 	@limit=$$(ulimit -Hn); if [ "$$limit" != unlimited ] && [ "$$limit" -lt 50000 ]; then \
 	  echo "Each process may open $$limit files, all that this machine lets a container have; 50000 on hosts of your own."; fi
 	@echo "The site is up: http://127.0.0.1:8080/, and beside it a chat: http://chat.localhost:8080/"
+	@echo "With TLS: curl --cacert .local/ca/ca.pem https://127.0.0.1:8443/"
 	@python -c "import json; print('Sign in with the password', json.load(open('.local/secrets.json'))['password'])"
 
 .PHONY: status

@@ -58,7 +58,13 @@ def entries(
 ) -> list[dict[str, Any]]:
     """Where a host is asked for its applications, as M(eyewall.tornado.host_status) takes it: for those of `host`, or for all."""
     return [
-        {"service": service, "port": port, "name": first_name(app["server_names"]), "path": app["health_path"], "tls": tls}
+        {
+            "service": service,
+            "port": port,
+            "name": first_name(app["server_names"]),
+            "path": app["health_path"],
+            "tls": tls,
+        }
         for app in apps
         if host is None or host in app["hosts"]
     ]

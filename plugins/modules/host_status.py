@@ -27,7 +27,7 @@ description:
   - An action plugin of the same name adds the difference of the clocks, C(clock).
 options:
   entries:
-    description: "Where users, or balancers, come in: C(service), C(port), C(name) (the Host header), C(path), and C(tls), if it has TLS."
+    description: "Where users, or balancers, come in: C(service), C(port), C(name) (the Host header), C(path), C(tls)."
     type: list
     elements: dict
     default: []
@@ -37,7 +37,7 @@ options:
     elements: dict
     default: []
   pid_files: {type: dict, default: {}, description: "Files that hold the main PID of a unit, by its name: its reload needs it."}
-  certificates: {type: bool, default: false, description: Whether eyewall-certificates is asked for those of this host's HAProxy.}
+  certificates: {type: bool, default: false, description: Whether eyewall-certificates is asked for HAProxy's.}
   balancer_socket: {type: path, description: "HAProxy's runtime socket. Without it, HAProxy is not asked."}
   balancer_hosts: {type: dict, default: {}, description: "Names of the hosts that HAProxy is to have, by application."}
   apps: {type: list, elements: str, description: "Names of the applications that this host is to have; without, it is not asked."}
@@ -73,7 +73,9 @@ class TLSConnection(http.client.HTTPSConnection):
 def ask(port: int, name: str, path: str, timeout: float, *, tls: bool = False) -> tuple[int | None, str, float]:
     """Status of the answer to a GET on loopback, why there is none, and the seconds that it took."""
     begun = time.monotonic()
-    connection = TLSConnection(name, port, timeout) if tls else http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    connection = (
+        TLSConnection(name, port, timeout) if tls else http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    )
     try:
         connection.request("GET", path, headers={"Host": name, "Connection": "close"})
         response = connection.getresponse()
@@ -90,7 +92,8 @@ def entry_problem(entry: Mapping[str, Any], status: int | None, why: str) -> str
     """What is wrong with an entry point's answer, in a sentence."""
     if status is not None and 200 <= status < 400:
         return None
-    where = f"{'https' if entry.get('tls') else 'http'}://{entry['name']}{entry['path']} on port {entry['port']} ({entry['service']})"
+    scheme = "https" if entry.get("tls") else "http"
+    where = f"{scheme}://{entry['name']}{entry['path']} on port {entry['port']} ({entry['service']})"
     got = f"got {status}" if status else f"got no answer ({why})"
     hint = {
         502: "no process of the application answers nginx; see the processes, and /var/log/nginx/error.log",
@@ -204,10 +207,12 @@ def balance_problems(found: Mapping[str, Mapping[str, str]], wanted: Iterable[st
 def certificates() -> tuple[list[dict[str, Any]], list[str]]:
     """The certificates of this host, and a sentence for each problem of theirs."""
     try:
-        done = subprocess.run(["eyewall-certificates", "status"], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            ["eyewall-certificates", "status"], capture_output=True, text=True, timeout=60, check=False
+        )
         found: list[dict[str, Any]] = json.loads(done.stdout)
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-        return [], [f"eyewall-certificates: got no answer ({error}); expected the certificates of HAProxy. Run site.yml."]
+        return [], [f"eyewall-certificates: got no answer ({error}); expected HAProxy's certificates. Run site.yml."]
     return found, [problem for one in found for problem in one["problems"]]
 
 
@@ -328,10 +333,8 @@ def look(params: Mapping[str, Any]) -> dict[str, Any]:
             hosts = {name: row["status"] for name, row in rows.items()}
             problems += balance_problems(rows, named(wanted))
 
-    told_certificates: list[dict[str, Any]] = []
-    if params["certificates"]:
-        told_certificates, wrong = certificates()
-        problems += wrong
+    told_certificates, wrong = certificates() if params["certificates"] else ([], [])
+    problems += wrong
     problems += left_apps(params["apps"])
     systems = space(params["paths"])
     return {

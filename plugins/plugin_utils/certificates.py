@@ -6,6 +6,7 @@ import base64
 import datetime
 import hashlib
 import ipaddress
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -99,7 +100,9 @@ def read_key(text: str) -> Any:
     try:
         return serialization.load_pem_private_key(text.encode(), password=None)
     except TypeError:
-        raise CertificateError("got an encrypted key; expected one without a passphrase, as the vault keeps it") from None
+        raise CertificateError(
+            "got an encrypted key; expected one without a passphrase, as the vault keeps it"
+        ) from None
     except ValueError:
         raise CertificateError("got no private key; expected one in PEM (-----BEGIN PRIVATE KEY-----)") from None
 
@@ -141,7 +144,7 @@ def incomplete(chain: Sequence[x509.Certificate]) -> bool:
     The last one is a root's own, or is signed by one that is not sent. What cannot be known here is whether that is a root: a
     certificate alone that is no root's is taken for one whose issuer is missing.
     """
-    for one, issuer in zip(chain, chain[1:], strict=False):
+    for one, issuer in itertools.pairwise(chain):
         try:
             one.verify_directly_issued_by(issuer)
         except (ValueError, TypeError, InvalidSignature):
@@ -155,7 +158,9 @@ def left(certificate: x509.Certificate, at: datetime.datetime) -> float:
     return (certificate.not_valid_after_utc - at) / life
 
 
-def mistaken_pair(where: str, given: Mapping[str, str], at: datetime.datetime) -> tuple[list[str], list[str], Pair | None]:
+def mistaken_pair(
+    where: str, given: Mapping[str, str], at: datetime.datetime
+) -> tuple[list[str], list[str], Pair | None]:
     """What is wrong with a certificate of the inventory, what will be soon, and the pair, if it can be read."""
     for part in ("certificate", "key"):
         try:
@@ -175,9 +180,13 @@ def mistaken_pair(where: str, given: Mapping[str, str], at: datetime.datetime) -
         first = f"{pair.leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
         wrong.append(f"{where}: got a certificate that is valid from {first}; expected one that is valid now.")
     elif left(pair.leaf, at) < WARN_BELOW:
-        soon.append(f"{where}: got a certificate that expires on {last}; expected a fifth of its life or more. Bring the next one.")
+        soon.append(
+            f"{where}: got a certificate that expires on {last}; expected a fifth of its life or more. Bring the next one."
+        )
     if incomplete(pair.chain):
-        wrong.append(f"{where}: got an incomplete chain; expected every certificate between it and the root, in this order.")
+        wrong.append(
+            f"{where}: got an incomplete chain; expected every certificate between it and the root, in this order."
+        )
     return wrong, soon, pair
 
 
@@ -200,9 +209,8 @@ def mistaken_files(
         for one in wanted:
             missing = [name for name in one["names"] if not covers(names, name)]
             if missing:
-                wrong.append(
-                    f"site_certificates: got none for {', '.join(missing)}; expected every name of site_apps.{one['name']}.server_names."
-                )
+                where = f"site_apps.{one['name']}.server_names"
+                wrong.append(f"site_certificates: got none for {', '.join(missing)}; expected every name of {where}.")
     return wrong, soon, pairs
 
 
@@ -214,9 +222,7 @@ def is_address(name: str) -> bool:
     return True
 
 
-def mistaken_acme(
-    wanted: Sequence[Mapping[str, Any]], account_key: str, directory: str, acme_ca: str
-) -> Iterator[str]:
+def mistaken_acme(wanted: Sequence[Mapping[str, Any]], account_key: str, directory: str, acme_ca: str) -> Iterator[str]:
     """What is wrong with what ACME needs, a sentence each."""
     for one in wanted:
         where = f"site_apps.{one['name']}.server_names"
@@ -224,14 +230,14 @@ def mistaken_acme(
             yield f"{where}: got no whole name; expected one or more, because site_tls is acme."
         for name in one["names"]:
             if "*" in name or is_address(name) or "." not in name.strip("."):
-                yield f"{where}: got {name}; expected whole names with a dot, because site_tls is acme, and http-01 proves no others."
+                yield f"{where}: got {name}; expected whole names with a dot, because site_tls is acme (http-01)."
     try:
         key = read_key(account_key)
     except CertificateError as error:
         yield f"site_acme_account_key: {error}."
     else:
         if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < 2048:
-            yield "site_acme_account_key: got another kind of key; expected RSA of 2048 bits or more, as `openssl genrsa 4096` makes it."
+            yield "site_acme_account_key: got another key; expected RSA of 2048 bits or more (openssl genrsa 4096)."
     if not directory.startswith("https://"):
         yield f"site_acme_directory: got '{directory}'; expected a URL that begins with https://."
     if acme_ca:
@@ -293,7 +299,9 @@ class SiteAuthority:
         try:
             pair = pair_of(certificate.read_text(encoding="utf-8"), key.read_text(encoding="utf-8"))
         except (OSError, CertificateError) as error:
-            raise CertificateError(f"{directory}: got a CA that cannot be used ({error}); expected ca.pem and ca.key") from None
+            raise CertificateError(
+                f"{directory}: got a CA that cannot be used ({error}); expected ca.pem and ca.key"
+            ) from None
         return cls(pair.leaf, pair.key)
 
     @classmethod
@@ -315,19 +323,22 @@ class SiteAuthority:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         (directory / ".gitignore").write_text("# the key signs for this site\n*\n", encoding="utf-8")
         # the key first: a certificate without it would be taken for a CA that is there
-        for path, text, mode in ((directory / "ca.key", key_pem(key), 0o600), (directory / "ca.pem", certificate_pem(certificate), 0o644)):
+        for path, text, mode in (
+            (directory / "ca.key", key_pem(key), 0o600),
+            (directory / "ca.pem", certificate_pem(certificate), 0o644),
+        ):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
         return cls(certificate, key)
 
-    def issue(self, names: Sequence[str], days: int = LEAF_DAYS) -> Pair:
-        """A certificate for these names, with a new key."""
+    def issue(self, names: Sequence[str], *, client: bool = False) -> Pair:
+        """A certificate for these names, with a new key; `client` if this site's hosts believe it of who connects, too."""
         key = ec.generate_private_key(ec.SECP256R1())
-        usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        usage = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if client else [])]
         # a name is in the subject for people; the longest that it takes has 64 letters (RFC 5280, appendix A.1)
         certificate = (
-            builder(names[0][:64], self.certificate.subject, key, days)
+            builder(names[0][:64], self.certificate.subject, key, LEAF_DAYS)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(general_names(names)), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
@@ -346,12 +357,22 @@ def stale(installed: Mapping[str, Any], names: Iterable[str], authority: SiteAut
     return not of_this_ca or any(not covers(installed["names"], name.lower()) for name in names)
 
 
+def stale_inner(pem: str, name: str, authority: SiteAuthority, at: datetime.datetime) -> bool:
+    """Whether a host's certificate for the site's other hosts has to be issued again."""
+    try:
+        leaf = read_chain(pem)[0]
+        leaf.verify_directly_issued_by(authority.certificate)
+    except (CertificateError, ValueError, TypeError, InvalidSignature):
+        return True
+    return left(leaf, at) < 1 - RENEWED_AFTER or not covers(names_of(leaf), name)
+
+
 def fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()[:16]
 
 
 def certified_applications(apps: Iterable[Mapping[str, Any]], hosts: Sequence[str]) -> list[dict[str, Any]]:
-    """The certificate of each application, from P(eyewall.tornado.apps#lookup): its names, or `hosts` for one that answers any."""
+    """The certificate of each application, from P(eyewall.tornado.apps#lookup): its names, or `hosts` for any name."""
     return [{"name": app["name"], "names": certified_names(app["server_names"]) or list(hosts)} for app in apps]
 
 

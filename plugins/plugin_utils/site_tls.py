@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible_collections.eyewall.tornado.plugins.plugin_utils.known_variables import changed_by_yaml, mistaken_form, place
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.known_variables import (
+    changed_by_yaml,
+    mistaken_form,
+    place,
+)
 
 WIRING = Path(__file__).resolve().parents[2] / "playbooks" / "group_vars" / "all" / "wiring.yml"
 SOURCES = ["off", "self_signed", "files", "acme"]
@@ -18,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "site_acme_email": {"type": "str"},
     "site_acme_account_key": {"type": "str", "no_log": True},
     "site_ca": {"type": "str"},
+    "site_inner_tls": {"type": "bool"},
     "site_https_redirect": {"type": "bool"},
     "site_hsts": {"type": "int"},
 }
@@ -60,6 +65,6 @@ def mistaken_tls(variables: Mapping[str, Any]) -> Iterator[str]:
             "browser's warning."
         )
     if source == "files" and not variables.get("site_certificates"):
-        yield f"{place(source)}site_certificates: got nothing; expected a list with a certificate and its key, because site_tls is files."
+        yield f"{place(source)}site_certificates: got nothing; expected a certificate and its key, because site_tls is files."
     if source == "acme" and not variables.get("site_acme_account_key"):
-        yield f"{place(source)}site_acme_account_key: got nothing; expected the account's key from the vault, because site_tls is acme."
+        yield f"{place(source)}site_acme_account_key: got nothing; expected the account's key, because site_tls is acme."

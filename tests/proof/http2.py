@@ -90,8 +90,8 @@ class Http2Connection:
             if method != "GET":
                 await self._send(stream, body)
             return await waiting.done
-        except ProtocolError:
-            # what cannot be sent any more was reset, or its connection closed, and the future knows
+        except (ProtocolError, OSError):
+            # what cannot be sent any more was reset, or its connection ended: the reader knows by what, or will
             return await waiting.done
         finally:
             self._streams.pop(stream, None)

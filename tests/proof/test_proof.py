@@ -137,7 +137,9 @@ def tls(tmp_path: Path) -> Iterator[Callable[[Eyewall], TLSDoor]]:
 
 
 @needs_haproxy
-def test_over_tls_and_http2_a_handover_and_another_certificate_lose_nothing(start: Start, tls: Callable[[Eyewall], TLSDoor]) -> None:
+def test_over_tls_and_http2_a_handover_and_another_certificate_lose_nothing(
+    start: Start, tls: Callable[[Eyewall], TLSDoor]
+) -> None:
     old = start().ready()
     front = tls(old)
     with Traffic({"app": front.url}, RATE, ca=front.ca) as traffic:
@@ -152,7 +154,9 @@ def test_over_tls_and_http2_a_handover_and_another_certificate_lose_nothing(star
         time.sleep(0.5)
     assert traffic.report.lost == [], traffic.report.table()
     assert list(traffic.report.releases()) == ["1.0.0", "1.0.1"]
-    assert {kind for kind in (*KINDS, *HTTP2_KINDS) if not traffic.report.count(kind)} == set(), "the control: of every kind"
+    assert {kind for kind in (*KINDS, *HTTP2_KINDS) if not traffic.report.count(kind)} == set(), (
+        "the control: of every kind"
+    )
 
 
 @needs_haproxy

@@ -35,7 +35,9 @@ def loopback(url: str) -> str:
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f"door: got {url!r}; expected http:// or https:// with a loopback address, as in http://127.0.0.1:8080.")
+        raise ValueError(
+            f"door: got {url!r}; expected http:// or https:// with a loopback address, as in http://127.0.0.1:8080."
+        )
     return url
 
 
@@ -48,7 +50,9 @@ class Traffic:
     A door with https:// is asked over HTTP/2, too, and its certificate is checked with the CA in the file `ca`.
     """
 
-    def __init__(self, doors: Mapping[str, str], rate: float = 300.0, slowness: float = 1.0, ca: str | Path = "") -> None:
+    def __init__(
+        self, doors: Mapping[str, str], rate: float = 300.0, slowness: float = 1.0, ca: str | Path = ""
+    ) -> None:
         self._doors = {name: loopback(url) for name, url in doors.items()}
         self._rate = rate
         self._slowness = slowness
@@ -59,7 +63,13 @@ class Traffic:
     def __enter__(self) -> Self:
         self._directory = tempfile.TemporaryDirectory(prefix="proof-")
         self._file = Path(self._directory.name) / "requests.csv"
-        orders = {"doors": self._doors, "ca": self._ca, "rate": self._rate, "slowness": self._slowness, "file": str(self._file)}
+        orders = {
+            "doors": self._doors,
+            "ca": self._ca,
+            "rate": self._rate,
+            "slowness": self._slowness,
+            "file": str(self._file),
+        }
         path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "proof.client", json.dumps(orders)],

@@ -53,8 +53,9 @@ class Transport:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     async def send(self, data: bytes) -> None:
-        """Send all of it. Raises `OSError`."""
-        assert self._socket
+        """Send all of it. Raises `OSError`, also after it was closed, as by who reads from it."""
+        if self._socket is None:
+            raise ConnectionResetError("closed before")
         await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
     async def receive(self) -> bytes:

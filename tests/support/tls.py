@@ -17,7 +17,16 @@ RATE = 60.0  # quick requests per second
 NAME = "site.localhost"
 PORTS = {"lb1": (8180, 8280), "lb2": (8181, 8281), "lb3": (8184, 8284), "own": (8185, 8285)}
 SITE_CA = REPOSITORY / ".local" / "tls"
-ROOT = "import ssl, urllib.request as u; print(u.urlopen('https://localhost:15000/roots/0', context=ssl._create_unverified_context()).read().decode())"
+ROOT = """
+import ssl, urllib.request
+trusting = ssl._create_unverified_context()
+print(urllib.request.urlopen("https://localhost:15000/roots/0", context=trusting).read().decode())
+"""
+# Where pebble's DNS has every name.
+POINT = """
+import json, sys, urllib.request
+urllib.request.urlopen("http://127.0.0.1:8055/set-default-ipv4", json.dumps({"ip": sys.argv[1]}).encode())
+"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,9 @@ def shown(port: int, name: str, ca: Path) -> Shown:
         peer = tls.getpeercert() or {}
         issuer = dict(part for group in peer["issuer"] for part in group)  # type: ignore[misc, union-attr]
         names = frozenset(value for _, value in peer["subjectAltName"])  # type: ignore[misc]
-        return Shown(str(peer["serialNumber"]), issuer["commonName"], names, tls.version() or "", tls.selected_alpn_protocol())
+        return Shown(
+            str(peer["serialNumber"]), issuer["commonName"], names, tls.version() or "", tls.selected_alpn_protocol()
+        )
 
 
 def get(port: int, name: str, path: str = "/", ca: Path | None = None) -> tuple[int, dict[str, str], bytes]:
@@ -55,7 +66,9 @@ def get(port: int, name: str, path: str = "/", ca: Path | None = None) -> tuple[
     connection: http.client.HTTPConnection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     if ca:
         trusting = ssl.create_default_context(cafile=str(ca))
-        connection.sock = trusting.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=20), server_hostname=name)
+        connection.sock = trusting.wrap_socket(
+            socket.create_connection(("127.0.0.1", port), timeout=20), server_hostname=name
+        )
     try:
         connection.request("GET", path, headers={"Host": name})
         answer = connection.getresponse()
@@ -105,8 +118,7 @@ class Site(Fleet):
 
         def point(at: str) -> None:
             address = self.sh("ca", "getent ahostsv4 %s", at).split()[0]
-            tell = f"import json, urllib.request as u; u.urlopen('http://127.0.0.1:8055/set-default-ipv4', json.dumps({{'ip': '{address}'}}).encode())"
-            self.sh("ca", "python3 -c %s", tell)
+            self.sh("ca", "python3 -c %s %s", POINT, address)
 
         point(host)
         try:

@@ -38,7 +38,7 @@ class TLSDoor:
         assert HAPROXY
         with (folder / "said").open("w") as said:
             self.process = subprocess.Popen([HAPROXY, "-W", "-f", folder / "cfg"], stderr=said)
-        until(lambda: "UP" in self.ask("show stat"), "HAProxy to have a server")
+        until(lambda: "app1" in self.ask("show stat"), "HAProxy to answer")
 
     @property
     def url(self) -> str:

@@ -8,6 +8,7 @@ from proof import Report, Traffic
 from support.product import plugin
 from support.tls import NAME, RATE, SITE_CA, Site
 
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site("tls", tmp_path_factory.mktemp("tls"))
@@ -42,5 +43,3 @@ def calm_and_busy(report: Report) -> None:
     assert report.lost == [], report.table()
     assert len(report.requests) > 200, "the control: there was traffic"
     assert report.count("POST HTTP/2") and report.count("WebSocket message") and report.count("upload"), "of every kind"
-
-

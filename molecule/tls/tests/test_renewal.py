@@ -28,6 +28,27 @@ with site.locked():
 print(len(seen))
 """
 
+LIMIT = """
+import http.server, ssl
+
+class Limit(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b'{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many"}'
+        self.send_response(429)
+        self.send_header("Retry-After", "3600")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_HEAD = do_GET
+
+served = http.server.HTTPServer(("", 14000), Limit)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/etc/pebble/pebble.pem", "/etc/pebble/pebble.key")
+served.socket = context.wrap_socket(served.socket, server_side=True)
+served.serve_forever()
+"""
+
 
 def test_renewal_under_traffic(site: Site, calm: Calm) -> None:
     before = {host: site.shown(host).serial for host in ("lb1", "lb2")}
@@ -56,7 +77,7 @@ def test_a_renewal_that_is_killed_at_any_moment_is_completed_by_the_next(site: S
             site.sh(
                 "lb2",
                 "bash -c %s",
-                f"eyewall-certificates renew --force & sleep {0.05 + step * 0.12:.2f}; kill -KILL $!; pkill -KILL acme-tiny; wait",
+                f"eyewall-certificates renew --force & sleep {0.05 + step * 0.12:.2f}; kill -KILL $!; wait",
             )
             site.shown("lb2")
         healed = site.renew("lb2", "--force")
@@ -68,19 +89,7 @@ def test_a_renewal_that_is_killed_at_any_moment_is_completed_by_the_next(site: S
 @contextmanager
 def refusing(site: Site) -> Iterator[None]:
     """A CA that answers 429 to whatever it is asked."""
-    server = (
-        "import http.server, ssl\n"
-        "class Limit(http.server.BaseHTTPRequestHandler):\n"
-        "    def do_GET(self):\n"
-        "        body = b'{\"type\": \"urn:ietf:params:acme:error:rateLimited\", \"detail\": \"too many\"}'\n"
-        "        self.send_response(429); self.send_header('Retry-After', '3600'); self.send_header('Content-Length', str(len(body)))\n"
-        "        self.end_headers(); self.wfile.write(body)\n"
-        "    do_POST = do_HEAD = do_GET\n"
-        "served = http.server.HTTPServer(('', 14000), Limit)\n"
-        "context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain('/etc/pebble/pebble.pem', '/etc/pebble/pebble.key')\n"
-        "served.socket = context.wrap_socket(served.socket, server_side=True); served.serve_forever()\n"
-    )
-    site.sh("ca", "systemctl stop pebble; systemd-run --quiet --unit=limit python3 -c %s; sleep 1", server)
+    site.sh("ca", "systemctl stop pebble; systemd-run --quiet --unit=limit python3 -c %s; sleep 1", LIMIT)
     try:
         yield
     finally:
@@ -129,11 +138,15 @@ def test_what_is_served_stays_and_the_next_try_heals(site: Site, fault: str) -> 
     before = site.certificate("lb1")["serial"]
     with broken(site):
         said = site.renew("lb1", "--force")
-        assert said.status == 1 and said.text.startswith("testapp: got no certificate from https://ca:14000/dir: "), said.output
+        assert said.status == 1 and said.text.startswith("testapp: got no certificate from https://ca:14000/dir: "), (
+            said.output
+        )
         assert reason in said.text, said.output
         found = site.certificate("lb1")
         assert (found["serial"], found["served"]) == (before, found["fingerprint"]), "the old one serves"
-        assert any("The next try is after" in problem for problem in found["problems"]) or fault == "the disk is full", found
+        assert (
+            any("The next try is after" in problem for problem in found["problems"]) or fault == "the disk is full"
+        ), found
         # not before its time, however often the timer comes
         assert site.renew("lb1").status == 0
     healed = site.renew("lb1", "--force")
@@ -154,8 +167,16 @@ def test_a_damaged_certificate_is_replaced(site: Site) -> None:
 
 
 def test_the_timer_asks_once_an_hour_and_after_a_boot(site: Site) -> None:
-    said = site.sh("lb1", "systemctl show eyewall-certificates.timer --property=Persistent,RandomizedDelayUSec,ActiveState,UnitFileState")
-    assert set(said.split()) == {"Persistent=yes", "RandomizedDelayUSec=1h", "ActiveState=active", "UnitFileState=enabled"}
+    said = site.sh(
+        "lb1",
+        "systemctl show eyewall-certificates.timer --property=Persistent,RandomizedDelayUSec,ActiveState,UnitFileState",
+    )
+    assert set(said.split()) == {
+        "Persistent=yes",
+        "RandomizedDelayUSec=1h",
+        "ActiveState=active",
+        "UnitFileState=enabled",
+    }
     # what it starts runs in its sandbox, and has no complaint
     site.sh("lb1", "systemctl start eyewall-certificates.service")
     site.sh("lb1", f"echo damaged >{PEM}; systemctl start eyewall-certificates.service")

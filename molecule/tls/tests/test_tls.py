@@ -24,9 +24,13 @@ def test_each_balancer_has_a_certificate_of_its_own(site: Site) -> None:
 
 
 def test_keys_are_roots_and_the_client_sees_none_of_them(site: Site) -> None:
-    assert site.sh("lb2", "stat -c '%U %a' /etc/haproxy/certificates /etc/haproxy/certificates/testapp.pem").split() == ["root", "700", "root", "600"]
+    assert site.sh(
+        "lb2", "stat -c '%U %a' /etc/haproxy/certificates /etc/haproxy/certificates/testapp.pem"
+    ).split() == ["root", "700", "root", "600"]
     assert site.sh("lb2", "stat -c '%U %a' /etc/eyewall/acme-account.key").split() == ["eyewall-acme", "400"]
-    denied = site.host("lb2").run("setpriv --reuid=eyewall-acme --regid=eyewall-acme --clear-groups cat /etc/haproxy/certificates/testapp.pem")
+    denied = site.host("lb2").run(
+        "setpriv --reuid=eyewall-acme --regid=eyewall-acme --clear-groups cat /etc/haproxy/certificates/testapp.pem"
+    )
     assert denied.rc and "denied" in denied.stderr
 
 
@@ -62,4 +66,22 @@ def test_status_and_the_playbook_show_every_certificate(site: Site) -> None:
         assert said.status == 0, said.output
         for host in ("lb1", "lb2"):
             serial = site.certificate(host)["serial"][-8:].lower()
-            assert re.search(rf"{host} +testapp +{NAME}, www\.{NAME} +acme +CN=Pebble Intermediate CA \w+ +{serial} ", said.output), said.output
+            assert re.search(
+                rf"{host} +testapp +{NAME}, www\.{NAME} +acme +CN=Pebble Intermediate CA \w+ +{serial} ", said.output
+            ), said.output
+
+
+def test_hosts_know_balancers_by_a_certificate_and_the_other_way_round(site: Site) -> None:
+    address = site.sh("lb1", "getent ahostsv4 app1").split()[0]
+    url = f"--resolve app1:443:{address} --header 'Host: {NAME}' https://app1/echo?text=1"
+    known = f"curl --silent --output /dev/null --write-out %{{http_code}} --cacert /etc/eyewall/site-ca.pem {url}"
+
+    def status(more: str) -> str:
+        return site.host("lb1").run(f"{known} {more}").stdout
+
+    assert status("--cert /etc/eyewall/inner.pem") == "200"
+    assert status("") == "400", "who shows no certificate gets nothing"
+    assert status("--cert /etc/haproxy/certificates/testapp.pem") == "400", "nor who has one of another CA"
+    assert site.host("lb1").run(known.replace("site-ca.pem", "acme-ca.pem")).rc == 60, "a host without the site's is not believed"
+    # every request of a user came this way
+    assert "ssl verify required verifyhost app1" in site.sh("lb1", "cat /etc/haproxy/haproxy.cfg")

@@ -5,8 +5,9 @@ It is installed as /usr/local/sbin/eyewall-certificates. A certificate is one PE
 one is first written beside it and checked, then given to the running HAProxy (`set ssl cert`, `commit ssl cert`: no connection
 ends), and then renamed, so that the next HAProxy finds it. A run that is killed in between is completed by the next one.
 
-The ACME client is acme-tiny, which runs as an account of its own, has the key of the ACME account and sees the certificate's request,
-never its key. Nothing answers a challenge here: HAProxy does, by the thumbprint of the account's key (RFC 8555, section 8.1).
+The ACME client is acme-tiny, which runs as an account of its own, has the key of the ACME account and sees the certificate's
+request, never its key. Nothing answers a challenge here: HAProxy does, by the thumbprint of the account's key (RFC 8555,
+section 8.1).
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ CONFIG = Path(os.environ.get("EYEWALL_CERTIFICATES", "/etc/eyewall/certificates.
 LOCK_TIMEOUT = 600  # seconds
 CLIENT_TIMEOUT = 300  # seconds that the ACME client has for one certificate
 SOCKET_TIMEOUT = 10  # seconds
-# A certificate is renewed when two thirds of its life are over, however long that is: Let's Encrypt's integration guide, and what its
-# clients do. Public lifetimes go down to 47 days by 2029.
+# A certificate is renewed when two thirds of its life are over, however long that is: Let's Encrypt's integration guide,
+# and what its clients do. Public lifetimes go down to 47 days by 2029.
 RENEWED_AFTER = 2 / 3
 # A failed try is repeated after an hour, then after twice as long each time. Let's Encrypt allows five failed validations of a
 # name in an hour.
@@ -105,10 +106,24 @@ def read(path: Path) -> Leaf:
         path.read_bytes()
     except OSError as error:
         raise CertificateError(f"{path}: {error.strerror}.") from None
-    words = ["-noout", "-fingerprint", "-sha1", "-serial", "-issuer", "-nameopt", "RFC2253", "-dates", "-dateopt", "iso_8601"]
+    words = [
+        "-noout",
+        "-fingerprint",
+        "-sha1",
+        "-serial",
+        "-issuer",
+        "-nameopt",
+        "RFC2253",
+        "-dates",
+        "-dateopt",
+        "iso_8601",
+    ]
     try:
         said = openssl("x509", "-in", str(path), *words, "-ext", "subjectAltName")
-        certified, own = openssl("x509", "-in", str(path), "-noout", "-pubkey"), openssl("pkey", "-in", str(path), "-pubout")
+        certified, own = (
+            openssl("x509", "-in", str(path), "-noout", "-pubkey"),
+            openssl("pkey", "-in", str(path), "-pubout"),
+        )
     except CertificateError as error:
         raise CertificateError(f"{path}: got no certificate with its key ({error}).") from None
     if certified != own:
@@ -182,7 +197,12 @@ class Site:
         self.socket = Path(content["socket"])
         self.acme: dict[str, Any] | None = content["acme"]
         self.wanted = [
-            Wanted(one["name"], tuple(one["names"]), self.directory / f"{one['name']}.pem", self.state / f"{one['name']}.json")
+            Wanted(
+                one["name"],
+                tuple(one["names"]),
+                self.directory / f"{one['name']}.pem",
+                self.state / f"{one['name']}.json",
+            )
             for one in content["certificates"]
         ]
 
@@ -330,7 +350,9 @@ def ask_ca(site: Site, one: Wanted, request: str, scratch: Path) -> str:
     words += ["--acme-dir", str(challenges), "--disable-check", "--directory-url", acme["directory"]]
     words += ["--contact", f"mailto:{acme['email']}"] if acme["email"] else []
     # a deactivated or unknown name of the CA's own certificate: its bundle, or the system's
-    environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"} | ({"SSL_CERT_FILE": acme["ca"]} if acme["ca"] else {})
+    environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"} | (
+        {"SSL_CERT_FILE": acme["ca"]} if acme["ca"] else {}
+    )
     try:
         done = subprocess.run(
             words, user=acme["account"], group=acme["account"], extra_groups=[], env=environment, cwd="/",
@@ -354,7 +376,9 @@ def reason(stderr: str) -> str:
 
 def from_ca(site: Site, one: Wanted) -> None:
     """Have a certificate with a new key from the CA, and install it. Raises CertificateError, and OSError."""
-    key = openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-pkeyopt", "ec_param_enc:named_curve")
+    key = openssl(
+        "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-pkeyopt", "ec_param_enc:named_curve"
+    )
     with tempfile.TemporaryDirectory(prefix="eyewall-certificate-") as name:
         scratch = Path(name)
         scratch.chmod(0o755)  # the account reads the request, which is public
@@ -387,9 +411,14 @@ def renew(site: Site, *, retry: bool, force: bool) -> list[str]:
             failures = int(record.get("failures", 0)) + 1
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (failures - 1))
             said = str(error).rstrip(".")
-            sentences.append(f"{one.name}: got no certificate from {site.acme['directory']}: {said}. What is served stays.")
+            sentences.append(
+                f"{one.name}: got no certificate from {site.acme['directory']}: {said}. What is served stays."
+            )
             with contextlib.suppress(OSError):  # no space for a note, either
-                site.note(one, **{**site.record(one), "failures": failures, "error": said, "failed": now, "next_try": now + pause})
+                site.note(
+                    one,
+                    **{**site.record(one), "failures": failures, "error": said, "failed": now, "next_try": now + pause},
+                )
     return sentences
 
 
@@ -399,7 +428,12 @@ def renew(site: Site, *, retry: bool, force: bool) -> list[str]:
 def told(site: Site, one: Wanted, now: float) -> dict[str, Any]:
     """What there is to know of a certificate, with a sentence for each problem."""
     record = site.record(one)
-    found: dict[str, Any] = {"name": one.name, "wanted": list(one.names), "source": record.get("source"), "problems": []}
+    found: dict[str, Any] = {
+        "name": one.name,
+        "wanted": list(one.names),
+        "source": record.get("source"),
+        "problems": [],
+    }
     try:
         leaf = read(one.path)
     except CertificateError as error:
@@ -410,15 +444,20 @@ def told(site: Site, one: Wanted, now: float) -> dict[str, Any]:
     if wrong := mistake(leaf, one, now):
         problems.append(f"{where}: {wrong}; expected one for {', '.join(one.names)} that is valid now.")
     elif leaf.not_after - now < (leaf.not_after - leaf.not_before) * WARN_BELOW:
-        problems.append(f"{where}: got one that expires on {day(leaf.not_after)}; expected a fifth of its life or more.")
+        problems.append(
+            f"{where}: got one that expires on {day(leaf.not_after)}; expected a fifth of its life or more."
+        )
     if in_memory not in (None, leaf.fingerprint):
-        problems.append(f"{where}: HAProxy serves another one than {one.path}. Run eyewall-certificates renew on the host.")
+        problems.append(
+            f"{where}: HAProxy serves another one than {one.path}. Run eyewall-certificates renew on the host."
+        )
     next_try = None
     if site.acme:
         next_try = leaf.renewal if due(site, one, now) is None else max(record.get("next_try", 0), now)
         if record.get("error"):
             problems.append(
-                f"{where}: got no new one from {site.acme['directory']} on {day(record['failed'])}: {record['error']}; expected one. "
+                f"{where}: got no new one from {site.acme['directory']} on {day(record['failed'])}: "
+                f"{record['error']}; expected one. "
                 f"The next try is after {day(next_try)}; playbooks/certificates.yml -e renew=true tries now."
             )
     return found | {
@@ -433,7 +472,11 @@ def metrics(certificates: list[dict[str, Any]]) -> str:
     families = (
         ("eyewall_certificate_not_after_timestamp_seconds", "When the certificate expires.", "not_after"),
         ("eyewall_certificate_renewal_timestamp_seconds", "When it is to be renewed.", "due"),
-        ("eyewall_certificate_failed_renewals", "Tries to renew it that have failed since the last that succeeded.", "failures"),
+        (
+            "eyewall_certificate_failed_renewals",
+            "Tries to renew it that have failed since the last that succeeded.",
+            "failures",
+        ),
     )
     lines: list[str] = []
     for name, text, key in families:
@@ -461,7 +504,9 @@ def prune(site: Site) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="eyewall-certificates", description="The certificates of this host's HAProxy.")
+    parser = argparse.ArgumentParser(
+        prog="eyewall-certificates", description="The certificates of this host's HAProxy."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("status", help="what there is, as JSON")
     verbs.add_parser("prune", help="remove what the configuration has no more")

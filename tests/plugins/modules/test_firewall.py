@@ -215,7 +215,17 @@ def test_the_wiring_opens_a_host_for_what_it_is_for() -> None:
     behind = {"nginx_accept_from": ["10.0.0.7"], "nginx_port": 8080}
     assert evaluate("firewall_services", **behind) == [{"port": 8080, "from": ["10.0.0.7"]}]
     assert evaluate("firewall_services", nginx_accept_from=[]) == [{"port": 80}]
-    assert evaluate("firewall_services", group_names=["balancers"], **behind) == [{"port": 80}]
+    balancer = {
+        "group_names": ["balancers"],
+        "inventory_hostname": "lb1",
+        "groups": {"app": ["app1"], "balancers": ["lb1"]},
+    }
+    assert evaluate("firewall_services", **balancer, **behind) == [{"port": 80}]
+    assert evaluate("firewall_services", **balancer, site_tls="files", **behind) == [{"port": 80}, {"port": 443}]
+    # a host that is its own front door: nginx is on loopback
+    assert evaluate("firewall_services", site_tls="files") == [{"port": 80}, {"port": 443}]
+    inner = {**balancer, "group_names": ["app"], "inventory_hostname": "app1", "site_inner_tls": True}
+    assert evaluate("firewall_services", **inner, **behind)[1] == {"port": 443, "from": ["10.0.0.7"]}
 
 
 # ---- The new connection ----
