@@ -8,7 +8,7 @@ FOR_TOOLS := python3-venv
 FOR_CONTAINERS := podman runc netavark aardvark-dns iptables mmdebstrap openssh-client
 FOR_QUICK_TESTS := haproxy openssl
 FOR_MACHINES := qemu-system-x86 e2fsprogs
-FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver valgrind
+FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver libnss3-tools valgrind
 # the longest first, for two run side by side
 SCENARIOS := fleet faults tls default modes apps
 DEPLOYS := 20

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 from support.board import PASSWORD, PASSWORD_HASH, SECRET
 from support.net import free_port
+from support.tls_door import TLSDoor
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +94,21 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Let the browsers of this test trust a CA, as an administrator installs one: in their user's database (NSS)."""
+    database = tmp_path / "home" / ".pki" / "nssdb"
+    database.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    words = [program("certutil"), "-d", f"sql:{database}"]
+    subprocess.run([*words, "-N", "--empty-password"], check=True)
+
+    def trust(ca: Path) -> None:
+        subprocess.run([*words, "-A", "-n", ca.parent.name, "-t", "C,,", "-i", ca], check=True)
+
+    return trust
 
 
 @pytest.fixture
@@ -182,3 +198,28 @@ def test_a_visit(server: Server, browser: Chrome, tmp_path: Path) -> None:
     until("#state", "^connected$")
     until("#log", r"release 1\.0\.0 → 1\.1\.0, .*reconnected in \d+ ms")
     assert text("#reconnects") == "1"
+
+
+def test_over_tls_there_is_no_warning_and_websockets_work(
+    server: Server, trusted: Callable[[Path], None], browser: Chrome, tmp_path: Path
+) -> None:
+    doors = []
+    for name in ("door", "other"):
+        (tmp_path / name).mkdir()
+        doors.append(TLSDoor(tmp_path / name, server.port))
+    door, other = doors
+    trusted(door.ca)
+    try:
+        browser.get(f"{door.url}/")
+        protocol = "return performance.getEntriesByType('navigation')[0].nextHopProtocol"
+        assert browser.execute_script(protocol) == "h2"
+        assert browser.execute_script("return window.isSecureContext")
+        state = browser.find_element(By.ID, "state")
+        WebDriverWait(browser, 15, poll_frequency=0.05).until(lambda _: state.text == "connected", "no WebSocket")
+        assert console(browser) == []
+        # the control: of a CA that it does not know it warns
+        browser.get(f"{other.url}/")
+        assert "ERR_CERT_AUTHORITY_INVALID" in browser.page_source
+    finally:
+        for one in doors:
+            one.stop()

@@ -36,7 +36,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         path, ca_path = shlex.quote(given["path"]), shlex.quote(given["ca_path"])
         there = self._low_level_execute_command(f"openssl x509 -in {path} && [ -s {ca_path} ] && cat {ca_path}")
         own, _, other = there["stdout"].replace("\r", "").partition("-----END CERTIFICATE-----")
-        if other.strip() == ca.strip() and not stale_inner(f"{own}-----END CERTIFICATE-----\n", given["name"], authority, now()):
+        if other.strip() == ca.strip() and not stale_inner(
+            f"{own}-----END CERTIFICATE-----\n", given["name"], authority, now()
+        ):
             return {**result, "changed": False}
         if not self._task.check_mode:
             # the key first: what has the new CA and the old certificate would be believed by nobody

@@ -17,6 +17,7 @@ import ssl
 import subprocess
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 
 import pytest
 from support.product import ROLES, evaluate, load_yaml, render, with_error_pages
+from support.tls_door import TLSDoor
 
 TEMPLATE = "haproxy/etc/haproxy/haproxy.cfg.j2"
 STICKY = {"haproxy_sticky": True, "haproxy_sticky_key": "a secret of the site", "app_static_paths": ["/static/"]}
@@ -36,6 +38,7 @@ BOARD = {
     "health_path": "/health",
 }
 CHAT = {"name": "chat", "server_names": ["chat.example.net"], "servers": SERVERS[:1]}
+TLS = {"haproxy_certificates": ["/etc/haproxy/certificates/board.pem", "/etc/haproxy/certificates/chat.pem"]}
 # a tracking server says whom it follows
 DOWN = {"DOWN", "DOWN (app/app1)"}
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -169,6 +172,11 @@ def test_haproxy_takes_it_without_a_warning(given: dict[str, Any], tmp_path: Pat
         ({"app_servers": [{"name": "a", "address": "10.0.0.1"}]}, "host:port"),
         ({"app_servers": [{"name": "a", "address": "2001:db8::1"}]}, "host:port"),
         ({"haproxy_port": 8404}, "haproxy_stats_port (8404)"),
+        ({**TLS, "haproxy_tls_port": 80}, "neither haproxy_port (80) nor haproxy_stats_port (8404) has"),
+        ({"haproxy_tls_port": 80}, None),
+        ({"haproxy_hsts": -1}, "0 (not at all) or more seconds"),
+        ({"haproxy_client_request_rate": -1}, "0 (no limit) or more"),
+        ({"haproxy_server_ca": "/a"}, "a file when haproxy_server_ca is one"),
         ({"haproxy_port": 0}, "from 1 to 65535"),
         ({"haproxy_stats_port": 65536}, "from 1 to 65535"),
         ({"app_name": "a b"}, "letters, digits"),
@@ -394,6 +402,99 @@ class Site:
 
     def seen(self, path: str) -> list[tuple[str, str, dict[str, str]]]:
         return [request for host in self.hosts for request in host.seen if request[1] == path]
+
+
+# ---- TLS ----
+
+
+def test_without_certificates_there_is_no_tls() -> None:
+    text = conf(haproxy_hsts=300, haproxy_acme_thumbprint="")
+    assert not re.search(r"\bssl crt|ssl-default|Strict-Transport|redirect|acme-challenge|h2-workaround", text)
+
+
+def test_with_certificates_a_port_has_tls_and_the_other_one_sends_there() -> None:
+    lines = section(conf(**TLS, haproxy_hsts=300), "frontend", "site")
+    tls = "ssl crt /etc/haproxy/certificates/board.pem crt /etc/haproxy/certificates/chat.pem alpn h2,http/1.1"
+    assert [line for line in lines if line.startswith("bind")] == [
+        "bind *:80", "bind [::]:80 v6only", f"bind *:443 {tls}", f"bind [::]:443 v6only {tls}",
+    ]  # fmt: skip
+    assert "http-request redirect scheme https code 308 unless { ssl_fc }" in lines
+    assert "http-after-response set-header Strict-Transport-Security max-age=300 if { ssl_fc }" in lines
+    stays = section(conf(**TLS, haproxy_https_redirect=False), "frontend", "site")
+    assert not [line for line in stays if "redirect" in line or "Strict-Transport" in line]
+
+
+def test_challenges_are_answered_before_anything_is_refused_or_redirected() -> None:
+    lines = section(conf(**TLS, **NAMED, haproxy_acme_thumbprint="THUMB"), "frontend", "site")
+    answer, refusal, redirect = (
+        next(number for number, line in enumerate(lines) if word in line)
+        for word in (".THUMB", "deny_status 421", "redirect")
+    )
+    assert answer < refusal < redirect
+
+
+def test_protocols_ciphers_and_curves_are_those_of_the_guideline() -> None:
+    lines = section(conf(**TLS), "global")
+    assert "ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets" in lines
+    (ciphers,) = (line.split()[1].split(":") for line in lines if line.startswith("ssl-default-bind-ciphers "))
+    assert len(ciphers) == 6 and all(
+        re.match("ECDHE-(ECDSA|RSA)-(AES128-GCM|AES256-GCM|CHACHA20)", one) for one in ciphers
+    )
+    assert "h2-workaround-bogus-websocket-clients" in lines
+
+
+def test_hosts_are_asked_over_tls_by_their_names() -> None:
+    text = conf(haproxy_server_ca="/etc/eyewall/site-ca.pem", haproxy_server_certificate="/etc/eyewall/inner.pem")
+    servers = [line for line in text.splitlines() if line.strip().startswith("server app1 ")]
+    wanted = (
+        "ssl verify required verifyhost app1 sni str(app1) ca-file /etc/eyewall/site-ca.pem crt /etc/eyewall/inner.pem"
+    )
+    assert len(servers) == 2 and all(wanted in line for line in servers)
+
+
+@pytest.fixture(scope="module")
+def tls_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TLSDoor]:
+    door = TLSDoor(tmp_path_factory.mktemp("tls"), 9, haproxy_acme_thumbprint="THUMB", haproxy_hsts=300)
+    yield door
+    door.stop()
+
+
+def plain(door: TLSDoor, path: str, *headers: str) -> str:
+    with socket.create_connection(("127.0.0.1", door.plain), timeout=10) as client:
+        client.sendall("\r\n".join([f"GET {path} HTTP/1.0", *headers, "", ""]).encode())
+        return b"".join(iter(lambda: client.recv(65536), b"")).decode("latin-1")
+
+
+@needs_haproxy
+def test_plain_text_is_answered_with_the_address_over_tls(tls_door: TLSDoor) -> None:
+    assert f"\r\nlocation: https://localhost:{tls_door.port}/a?b=c\r\n" in plain(
+        tls_door, "/a?b=c", "Host: localhost:80"
+    )
+    assert plain(tls_door, "/a").startswith("HTTP/1.1 400"), "without a name there is no such address"
+    answer = plain(tls_door, "/.well-known/acme-challenge/tok_en-1", "Host: localhost")
+    assert answer.startswith("HTTP/1.1 200") and answer.endswith("\r\ntok_en-1.THUMB")
+    for path in ("/.well-known/acme-challenge/", "/.well-known/acme-challenge/a/b", "/.well-known/acme-challenge/%0a"):
+        assert plain(tls_door, path, "Host: localhost").startswith("HTTP/1.1 308")
+
+
+@needs_haproxy
+@pytest.mark.parametrize(
+    ("version", "taken"),
+    [(ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, True)],
+)
+def test_old_versions_of_tls_are_refused(tls_door: TLSDoor, version: ssl.TLSVersion, taken: bool) -> None:
+    context = ssl.create_default_context(cafile=str(tls_door.ca))
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = version
+    with socket.create_connection(("127.0.0.1", tls_door.port), timeout=10) as client:
+        if not taken:
+            with pytest.raises(ssl.SSLError):
+                context.wrap_socket(client, server_hostname="localhost")
+            return
+        with context.wrap_socket(client, server_hostname="localhost") as tls:
+            assert tls.version() == version.name.replace("_", ".")
 
 
 @contextlib.contextmanager

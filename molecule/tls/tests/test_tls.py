@@ -82,6 +82,8 @@ def test_hosts_know_balancers_by_a_certificate_and_the_other_way_round(site: Sit
     assert status("--cert /etc/eyewall/inner.pem") == "200"
     assert status("") == "400", "who shows no certificate gets nothing"
     assert status("--cert /etc/haproxy/certificates/testapp.pem") == "400", "nor who has one of another CA"
-    assert site.host("lb1").run(known.replace("site-ca.pem", "acme-ca.pem")).rc == 60, "a host without the site's is not believed"
+    assert site.host("lb1").run(known.replace("site-ca.pem", "acme-ca.pem")).rc == 60, (
+        "a host without the site's is not believed"
+    )
     # every request of a user came this way
     assert "ssl verify required verifyhost app1" in site.sh("lb1", "cat /etc/haproxy/haproxy.cfg")
