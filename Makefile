@@ -54,7 +54,8 @@ proof: tools packages-containers ## Deploy twenty times under traffic and count 
 
 .PHONY: bench
 bench: tools packages-containers ## Measure it beside Tornado's recipe and others; ONLY=static for one part, INVENTORY=… for other hosts
-	PYTHONPATH=tests python benchmarks/bench.py $(if $(INVENTORY),--inventory $(INVENTORY)) $(ONLY)
+	@scripts/system-packages haproxy openssl wrk nghttp2-client
+	PYTHONPATH=tests:runner/src python benchmarks/bench.py $(if $(INVENTORY),--inventory $(INVENTORY)) $(ONLY)
 
 .PHONY: down
 down: tools ## Remove the local fleet

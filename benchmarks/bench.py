@@ -43,6 +43,7 @@ PARTS = {
     "static": Part("ansible-playbook -i {inventory} benchmarks/measure.yml -e part=static", minutes=35),
     "settings": Part("ansible-playbook -i {inventory} benchmarks/measure.yml -e part=settings", minutes=35),
     "connections": Part("python benchmarks/connections.py --inventory {inventory}", minutes=40),
+    "tls": Part("python benchmarks/tls.py", minutes=15, site=False),  # on this machine, without a container
     "deploys": Part("python benchmarks/deploys.py", minutes=45, site=False),  # makes hosts of its own
 }
 APPLICATION = "python benchmarks/application.py .build/bench_app"

@@ -49,7 +49,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def write(self, path: str, text: str, umask: str) -> None:
         """Replace a file of the host in one step, by what comes over stdin."""
         name = shlex.quote(path)
-        command = f"umask {umask} && mkdir -p {shlex.quote(str(Path(path).parent))} && cat >{name}.new && mv {name}.new {name}"
+        # the directory is everybody's to enter: others' files are in it, too
+        command = f"mkdir -p -m 0755 {shlex.quote(str(Path(path).parent))} && umask {umask} && cat >{name}.new && mv {name}.new {name}"
         done = self._low_level_execute_command(command, in_data=text.encode())
         if done["rc"]:
             raise AnsibleActionFail((done["stderr"] or done["stdout"]).strip())

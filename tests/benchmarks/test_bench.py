@@ -195,7 +195,7 @@ class Tree:
         stand_in = place / "bin" / "ansible-playbook"
         stand_in.write_text(STAND_IN)
         stand_in.chmod(0o755)
-        for name in ("application", "connections", "deploys"):
+        for name in ("application", "connections", "tls", "deploys"):
             (place / "benchmarks" / f"{name}.py").write_text(
                 STAND_IN.replace("part = next(", f'part = {name!r}.replace("application", "") or next(')
             )

@@ -260,6 +260,10 @@ def test_what_the_site_has_no_more_is_removed(front: Front) -> None:
             "Error creating new order: Url: u Response Code: 429",
         ),
         ("Traceback\nOSError: b'Could not find private key from /k\\n'\n", "Could not find private key from /k"),
+        (
+            "Traceback\nOSError: OpenSSL Error\nb'Could not open /k\\n40B:error:16\\n'\n",
+            "OpenSSL Error Could not open /k",
+        ),
         ("", "no reason"),
     ],
 )

@@ -370,7 +370,7 @@ def ask_ca(site: Site, one: Wanted, request: str, scratch: Path) -> str:
 def reason(stderr: str) -> str:
     """What acme-tiny says at its end: the message of its exception, which may have several lines, or bytes of openssl's."""
     said = re.split(r"^\w+Error: ", stderr, flags=re.MULTILINE)[-1]
-    said = said.strip().removeprefix("b'").replace("\\n'", "").rstrip("'")
+    said = re.sub(r"b'(.*?)(\\n.*)?'\s*$", r"\1", said.strip(), flags=re.DOTALL)
     return " ".join(said.split())[:400] or "no reason"
 
 
