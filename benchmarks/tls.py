@@ -8,6 +8,7 @@ connection, requests per second, and handshakes per second, new and resumed. Eve
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from support.tls_door import HAPROXY, TLSDoor
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / ".build" / "benchmarks"
-TESTAPP = ROOT / "tests" / "apps" / "testapp" / "src"
+TESTAPP = ROOT / "tests" / "apps" / "testapp" / "src" / "testapp"
 SECONDS = 5
 CONNECTIONS = 16
 TICKS = 100  # of /proc/PID/stat, per second (USER_HZ)
@@ -74,7 +75,8 @@ def handshakes(port: int, how: str) -> float:
 
 def measure(results: Results, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
-        server = Eyewall(TESTAPP, "testapp:make_app", "--release", "1.0.0", port=free_port()).ready()
+        shutil.copytree(TESTAPP, Path(name) / "testapp")
+        server = Eyewall(Path(name), "testapp:make_app", "--release", "1.0.0", port=free_port()).ready()
         limits = {"haproxy_client_request_rate": 0, "haproxy_https_redirect": False}
         door = TLSDoor(Path(name), server.port, **limits)
         workers = children(door.process.pid)

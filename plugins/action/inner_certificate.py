@@ -50,7 +50,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Replace a file of the host in one step, by what comes over stdin."""
         name = shlex.quote(path)
         # the directory is everybody's to enter: others' files are in it, too
-        command = f"mkdir -p -m 0755 {shlex.quote(str(Path(path).parent))} && umask {umask} && cat >{name}.new && mv {name}.new {name}"
+        parent = shlex.quote(str(Path(path).parent))
+        command = f"mkdir -p -m 0755 {parent} && umask {umask} && cat >{name}.new && mv {name}.new {name}"
         done = self._low_level_execute_command(command, in_data=text.encode())
         if done["rc"]:
             raise AnsibleActionFail((done["stderr"] or done["stdout"]).strip())

@@ -247,6 +247,7 @@ def test_all_parts_run_in_order_on_one_host_that_is_removed(tree: Tree) -> None:
         STATIC,
         STATIC.replace("static", "settings"),
         "--inventory benchmarks/inventory",  # connections
+        "",  # tls
         "",  # deploys
         DESTROY,
     ]
@@ -304,7 +305,7 @@ def test_a_part_that_ends_well_without_a_result_has_failed(tree: Tree) -> None:
 def test_an_unknown_part_is_refused_before_anything_starts(tree: Tree) -> None:
     status, said = tree.run("static", "statics")
     assert (status, tree.calls) == (2, [])
-    assert said == "ONLY: got statics; expected some of dynamic, static, settings, connections, deploys.\n"
+    assert said == "ONLY: got statics; expected some of dynamic, static, settings, connections, tls, deploys.\n"
 
 
 def test_hosts_of_ones_own_are_neither_made_nor_removed(tree: Tree) -> None:

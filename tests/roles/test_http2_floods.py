@@ -1,6 +1,7 @@
 """Floods over HTTP/2 from one client cost that client its connection or an answer, and its neighbours nothing."""
 
 import contextlib
+import shutil
 import socket
 import ssl
 import threading
@@ -15,7 +16,7 @@ from support.tls import get
 from support.tls_door import HAPROXY, TLSDoor
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")]
-TESTAPP = REPOSITORY / "tests" / "apps" / "testapp" / "src"
+TESTAPP = REPOSITORY / "tests" / "apps" / "testapp" / "src" / "testapp"
 SECONDS = 3.0
 ATTACKERS = 4
 # HPACK of :method GET, :scheme https, :path /, and :authority x (RFC 7541, appendix A).
@@ -24,7 +25,9 @@ ASK = b"\x82\x87\x84\x41\x01x"
 
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TLSDoor]:
-    server = Eyewall(TESTAPP, "testapp:make_app", "--release", "1.0.0").ready()
+    code = tmp_path_factory.mktemp("code")
+    shutil.copytree(TESTAPP, code / "testapp")
+    server = Eyewall(code, "testapp:make_app", "--release", "1.0.0").ready()
     door = TLSDoor(tmp_path_factory.mktemp("door"), server.port)
     yield door
     door.stop()
