@@ -458,15 +458,18 @@ def test_the_command_fails_if_requests_were_lost(commands: Commands) -> None:
         "http://192.0.2.1:80",
         "http://www.example.net",
         "http://127.0.0.1.example.net",
+        "https://192.0.2.1",
+        "https://localhost.example.net",
         "http://127.0.0.1:99999",
         "http://127.0.0.1/echo",
-        "https://127.0.0.1",
         "127.0.0.1:8080",
     ],
 )
 def test_no_traffic_leaves_this_machine(url: str) -> None:
     with pytest.raises(ValueError, match=f"^door: got '{re.escape(url)}'; expected http://"):
         Traffic({"app": url})
+    assert loopback("https://127.0.0.1")
+    assert loopback("https://site.localhost:8443")
     assert loopback("http://[::1]:8080")
 
 
