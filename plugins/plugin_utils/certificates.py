@@ -26,7 +26,6 @@ CA_DAYS = 3650
 RENEWED_AFTER = 2 / 3  # of its life, as with every other certificate (roles/certificates/files)
 WARN_BELOW = 1 / 5
 SKEW = datetime.timedelta(hours=1)  # clocks of hosts that are behind the controller's
-SOURCES = ("off", "self_signed", "files", "acme")
 
 
 class CertificateError(Exception):

@@ -26,9 +26,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "site_https_redirect": {"type": "bool"},
     "site_hsts": {"type": "int"},
 }
-# More than a typo apart, it may be the site's own.
+# A name that is less similar may be a variable of the site's own.
 NEAR = 0.8
-# Facts of a run, and what has a check of its own.
+# Facts that a run sets, and variables that are checked elsewhere.
 OTHERS = {"site_app", "site_apps", "site_failed", "site_infos", "site_plans", "site_removed"}
 
 
@@ -59,7 +59,7 @@ def mistaken_tls(variables: Mapping[str, Any]) -> Iterator[str]:
         elif wrong := mistaken_form(value, option):
             yield f"{place(value)}{name}: got {wrong}."
     source, hsts = variables.get("site_tls"), variables.get("site_hsts", 0)
-    if str(hsts) not in ("0", "{{") and "{{" not in str(hsts) and source == "self_signed":
+    if source == "self_signed" and str(hsts) != "0" and "{{" not in str(hsts):
         yield (
             f"{place(hsts)}site_hsts: got {hsts}; expected 0, because site_tls is self_signed: who was told could not get past a "
             "browser's warning."

@@ -45,7 +45,7 @@ from proof.websocket import WebSocketConnection
 TIMEOUT = 30.0  # for one request, whatever it is
 QUICK_CLIENTS = 4  # per quick kind and door
 SLOW_CLIENTS = 2
-HTTP2_CLIENTS = 2  # per door with TLS, each with a connection of its own
+HTTP2_CLIENTS = 2  # per door with TLS, one connection each
 SLOW_SECONDS = 2.0  # a slow answer, an upload, a download
 SLOW_PAUSE = 0.1
 UPLOAD = bytes(range(256)) * 256

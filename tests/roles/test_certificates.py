@@ -55,8 +55,8 @@ class Front:
         self.site = program.Site(config)
         self.wanted = self.site.wanted[0]
 
-    def install(self, pem: str, source: str = "files") -> bool:
-        changed: bool = program.install(self.site, self.wanted, pem.encode(), source)
+    def install(self, pem: str, source: str = "files", **more: str) -> bool:
+        changed: bool = program.install(self.site, self.wanted, pem.encode(), source, **more)
         return changed
 
     def shown(self) -> str:
@@ -181,8 +181,7 @@ def acme_front(door: TLSDoor) -> Front:
     front = Front(
         door, {"directory": "https://ca.example/dir", "account": "nobody", "key": "/k", "ca": "", "email": ""}
     )
-    front.install(door.issue(), "acme")
-    front.site.note(front.wanted, source="acme", directory="https://ca.example/dir")
+    front.install(door.issue(), "acme", directory="https://ca.example/dir")
     return front
 
 
@@ -190,7 +189,11 @@ def test_a_certificate_is_due_after_two_thirds_of_its_life(door: TLSDoor) -> Non
     front = acme_front(door)
     leaf = program.read(door.pem)
     life = leaf.not_after - leaf.not_before
-    due = lambda share: program.due(front.site, front.wanted, leaf.not_before + share * life)  # noqa: E731
+
+    def due(share: float) -> str | None:
+        found: str | None = program.due(front.site, front.wanted, leaf.not_before + share * life)
+        return found
+
     assert due(0.5) is due(0.66) is None
     assert due(0.67) == "two thirds of its life are over"
     # however long it is

@@ -5,9 +5,8 @@ It is installed as /usr/local/sbin/eyewall-certificates. A certificate is one PE
 one is first written beside it and checked, then given to the running HAProxy (`set ssl cert`, `commit ssl cert`: no connection
 ends), and then renamed, so that the next HAProxy finds it. A run that is killed in between is completed by the next one.
 
-The ACME client is acme-tiny, which runs as an account of its own, has the key of the ACME account and sees the certificate's
-request, never its key. Nothing answers a challenge here: HAProxy does, by the thumbprint of the account's key (RFC 8555,
-section 8.1).
+The ACME client is acme-tiny. It runs under a separate account, which can read the ACME account's key and the certificate request,
+but no certificate's key. HAProxy answers the challenges, with the thumbprint of the account's key (RFC 8555, section 8.1).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ def openssl(*words: str, data: bytes | None = None) -> str:
 
 def moment(text: str) -> float:
     """Seconds since the epoch of a time as openssl prints it (`-dateopt iso_8601`)."""
-    return datetime.strptime(text.strip(), "%Y-%m-%d %H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()  # noqa: UP017 -- Python 3.9
+    return datetime.strptime(text.strip(), "%Y-%m-%d %H:%M:%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def read(path: Path) -> Leaf:
@@ -151,7 +150,7 @@ def mistake(leaf: Leaf, wanted: Wanted, now: float) -> str | None:
 
 
 def day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")  # noqa: UP017 -- Python 3.9
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 # ---- Files ----
@@ -268,9 +267,8 @@ def give(site: Site, path: Path, pem: str) -> None:
         raise CertificateError(f"HAProxy did not take it: {' '.join(said.split()) or 'no answer'}")
 
 
-def swap(site: Site, one: Wanted) -> None:
-    """Put what was written beside a certificate in its place: in the running HAProxy first, then on the disk."""
-    leaf = read(one.incoming)
+def swap(site: Site, one: Wanted, leaf: Leaf) -> None:
+    """Put `leaf`, which was written beside a certificate, in its place: in the running HAProxy first, then on the disk."""
     if served(site, one.path) not in (None, leaf.fingerprint):
         give(site, one.path, one.incoming.read_text(encoding="utf-8"))
     one.incoming.rename(one.path)
@@ -293,9 +291,9 @@ def complete(site: Site, one: Wanted) -> None:
         try:
             begun = read(one.incoming)
             if served(site, one.path) == begun.fingerprint:
-                swap(site, one)
+                swap(site, one, begun)
         except CertificateError:
-            pass
+            pass  # it was cut while it was written, and is removed; whether HAProxy and the disk agree is asked below
         one.incoming.unlink(missing_ok=True)
     try:
         leaf = read(one.path)
@@ -304,8 +302,11 @@ def complete(site: Site, one: Wanted) -> None:
     agree(site, one, leaf)
 
 
-def install(site: Site, one: Wanted, pem: bytes, source: str) -> bool:
-    """Install a certificate with its key; whether it is another one. Raises CertificateError, and OSError."""
+def install(site: Site, one: Wanted, pem: bytes, source: str, **more: str) -> bool:
+    """Install a certificate with its key; whether it is another one. Raises CertificateError, and OSError.
+
+    `source` and `more` are noted of it, in one step: a certificate without the CA that it is from would be due at once.
+    """
     complete(site, one)
     with contextlib.suppress(OSError):
         if one.path.read_bytes() == pem and site.record(one).get("source") == source:
@@ -315,10 +316,10 @@ def install(site: Site, one: Wanted, pem: bytes, source: str) -> bool:
         leaf = read(one.incoming)
         if wrong := mistake(leaf, one, time.time()):
             raise CertificateError(f"{one.name}: {wrong}.")
-        swap(site, one)
+        swap(site, one, leaf)
     finally:
         one.incoming.unlink(missing_ok=True)
-    site.note(one, source=source, fingerprint=leaf.fingerprint, installed=time.time())
+    site.note(one, source=source, fingerprint=leaf.fingerprint, installed=time.time(), **more)
     return True
 
 
@@ -387,8 +388,7 @@ def from_ca(site: Site, one: Wanted) -> None:
             "req", "-new", "-key", "/dev/stdin", "-subj", "/", "-addext", f"subjectAltName={names}", data=key.encode()
         )
         chain = ask_ca(site, one, request, scratch)
-    install(site, one, (key + chain).encode(), "acme")
-    site.note(one, **{**site.record(one), "directory": (site.acme or {})["directory"]})
+    install(site, one, (key + chain).encode(), "acme", directory=(site.acme or {})["directory"])
 
 
 def renew(site: Site, *, retry: bool, force: bool) -> list[str]:
