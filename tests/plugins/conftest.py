@@ -8,7 +8,6 @@ from support.building import (  # noqa: F401 -- pytest takes fixtures from here
     open_directory_fixture,
     runner_fixture,
     source_fixture,
-    warnings_fixture,
 )
 from support.supervised_host import (  # noqa: F401 -- pytest takes fixtures from here
     host_fixture,

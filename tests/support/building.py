@@ -12,9 +12,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from support import REPOSITORY
-from support.product import TARGET, helper, load_module
+from support.product import TARGET, helper
 
 HASH = "--hash=sha256:" + "0" * 64
 HERE = {
@@ -91,7 +92,7 @@ def wheel(path: Path, files: dict[str, str | bytes], name: str = "board", needs:
 
 @pytest.fixture(name="build", scope="session")
 def build_fixture() -> ModuleType:
-    return load_module("build")
+    return helper("build")
 
 
 @pytest.fixture(name="helper", scope="session")
@@ -159,9 +160,10 @@ def open_directory_fixture() -> Iterator[Path]:
         yield Path(place)
 
 
-@pytest.fixture(name="warnings")
-def warnings_fixture(build: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return what the module has warned of."""
-    said: list[str] = []
-    monkeypatch.setattr(build.AnsibleModule, "warn", lambda _module, warning: said.append(warning))
-    return said
+def run_build(**arguments: Any) -> dict[str, Any]:
+    """The result of the action `build`, as its task has it."""
+    build = helper("build")
+    checked = ArgumentSpecValidator(build.OPTIONS).validate(arguments)
+    assert not checked.error_messages
+    result: dict[str, Any] = build.result_of(checked.validated_parameters)
+    return result

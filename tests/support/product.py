@@ -93,8 +93,9 @@ def plugin(kind: str, name: str) -> ModuleType:
 
 
 def helper(name: str) -> ModuleType:
-    """What modules share: what a test sets in it is so for every module."""
-    return plugin("module_utils", name)
+    """What modules share, or plugins of the controller: what a test sets in it is so for each of them."""
+    own = (REPOSITORY / "plugins" / "plugin_utils" / f"{name}.py").is_file()
+    return plugin("plugin_utils" if own else "module_utils", name)
 
 
 def load_module(name: str) -> ModuleType:

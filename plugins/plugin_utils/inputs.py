@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ansible_collections.eyewall.tornado.plugins.module_utils.child import Refusal, without_credentials
 from ansible_collections.eyewall.tornado.plugins.module_utils.entry import mistake
-from ansible_collections.eyewall.tornado.plugins.module_utils.git import RELEASE_NAME, Exported, Repository
-from ansible_collections.eyewall.tornado.plugins.module_utils.lockfile import AGAIN, EXPORTS, NAMES
-from ansible_collections.eyewall.tornado.plugins.module_utils.source import read_project, value_of
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.child import Refusal, without_credentials
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.git import RELEASE_NAME, Exported, Repository
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.lockfile import AGAIN, EXPORTS, NAMES
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.source import read_project, value_of
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 

@@ -17,8 +17,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.building import write
-from support.product import helper, run_module
+from support.building import run_build, write
+from support.product import helper
 
 
 class Repository:
@@ -167,10 +167,8 @@ def test_two_references_are_refused(repository: Repository, take: Callable[..., 
         ("git+https://SECRET@[h/r", "got an address that is none; expected git+https://"),
     ],
 )
-def test_an_address_that_is_none(
-    build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str], source: str, shown: str
-) -> None:
-    result = run_module(build, capsys, **(given | {"source": source}))
+def test_an_address_that_is_none(given: dict[str, Any], source: str, shown: str) -> None:
+    result = run_build(**(given | {"source": source}))
     assert result["msg"].startswith(f"tornado_app_source: {shown}")
     # the invocation too, which Ansible shows with -vvv
     assert "SECRET" not in json.dumps(result)
@@ -231,9 +229,7 @@ def a_server_that_refuses() -> Iterator[tuple[int, list[str | None]]]:
     ],
 )
 def test_credentials_reach_the_server_and_neither_a_message_nor_a_file(
-    build: ModuleType,
     given: dict[str, Any],
-    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     credentials: str,
@@ -248,7 +244,7 @@ def test_credentials_reach_the_server_and_neither_a_message_nor_a_file(
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "X-Mine: 1")
     with a_server_that_refuses() as (port, seen):
         given["source"] = f"git+http://{credentials}@127.0.0.1:{port}/hello.git@main"
-        result = run_module(build, capsys, **given)
+        result = run_build(**given)
     assert f"Basic {base64.b64encode(header.encode()).decode()}" in seen
     assert result["msg"].startswith(f"Fetching tornado_app_source 'git+http://127.0.0.1:{port}/hello.git@main' failed:")
     trace = (tmp_path / "trace").read_text()
@@ -260,9 +256,7 @@ def test_credentials_reach_the_server_and_neither_a_message_nor_a_file(
     assert os.environ["GIT_ASKPASS"] not in trace, "nobody is asked"
 
 
-def test_no_process_shows_a_token_while_a_server_lets_it_wait(
-    build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_process_shows_a_token_while_a_server_lets_it_wait(given: dict[str, Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(120)
         given["source"] = f"git+http://T0K3N@127.0.0.1:{server.getsockname()[1]}/hello.git"
@@ -279,7 +273,7 @@ def test_no_process_shows_a_token_while_a_server_lets_it_wait(
 
         thread = threading.Thread(target=look)
         thread.start()
-        result = run_module(build, capsys, **given)
+        result = run_build(**given)
         thread.join()
     assert any(b"remote-http" in line for line in shown), "the control: git's own processes were seen"
     assert not [line for line in shown if b"T0K3N" in line]
@@ -291,10 +285,8 @@ def test_no_process_shows_a_token_while_a_server_lets_it_wait(
 
 @pytest.mark.slow
 def test_the_same_files_are_the_same_release_however_they_come(
-    build: ModuleType,
     given: dict[str, Any],
     repository: Repository,
-    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -302,7 +294,7 @@ def test_the_same_files_are_the_same_release_however_they_come(
     (repository.app / "src" / "board" / "static" / "a.txt").write_bytes(b"a\r\nb\r\n")
     repository.commit("third")
     given |= {"lock": "", "source": str(repository.app)}
-    directory = run_module(build, capsys, **given)
+    directory = run_build(**given)
     assert directory["changed"] is True
     # another operator's git is of another opinion, and this run is in a hook of some other repository
     config = write(
@@ -312,20 +304,20 @@ def test_the_same_files_are_the_same_release_however_they_come(
     for name, value in {"HOME": tmp_path, "GIT_CONFIG_GLOBAL": config / "gitconfig", "GIT_DIR": "/nowhere"}.items():
         monkeypatch.setenv(name, str(value))
     given["source"] = f"{repository.url}#subdirectory=app"
-    fetched = run_module(build, capsys, **given)
+    fetched = run_build(**given)
     assert fetched | {"invocation": None} == directory | {"invocation": None, "changed": False}
 
 
 def test_a_message_names_the_repository_and_not_a_temporary_directory(
-    build: ModuleType, given: dict[str, Any], repository: Repository, capsys: pytest.CaptureFixture[str]
+    given: dict[str, Any], repository: Repository
 ) -> None:
     given |= {"lock": "requirements.lock", "source": repository.url}
-    message = run_module(build, capsys, **given)["msg"]
+    message = run_build(**given)["msg"]
     assert message.startswith(f"tornado_app_source: got '{repository.url}'; expected a directory with a pyproject.toml")
     (repository.app / "requirements.lock").unlink()
     repository.commit("without a lock file")
     given["source"] += "#subdirectory=app"
-    assert run_module(build, capsys, **given)["msg"] == (
+    assert run_build(**given)["msg"] == (
         f"tornado_app_requirements: got '{given['source']}/requirements.lock', where no file is; expected a lock. "
         "Make the lock with: uv lock, or uv pip compile --universal --generate-hashes pyproject.toml -o requirements.txt "
         "(see docs/your-application.md)."
@@ -395,11 +387,8 @@ def test_a_repository_from_elsewhere_names_nothing_on_the_controller(helper: Cal
 
 @pytest.mark.slow
 def test_a_link_of_a_repository_brings_nothing_of_the_controller(
-    build: ModuleType,
     given: dict[str, Any],
     repository: Repository,
-    warnings: list[str],
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Of a directory it does: that is the operator's own."""
     static = repository.app / "src" / "board" / "static"
@@ -408,11 +397,14 @@ def test_a_link_of_a_repository_brings_nothing_of_the_controller(
     (static / "hosts.js").symlink_to("/etc/hosts")
     repository.commit("with links")
     given |= {"lock": "requirements.lock", "source": str(repository.app)}
+    warnings: list[str] = []
     for source, names in (
         (f"{repository.url}#subdirectory=app", {"a.js"}),
         (str(repository.app), {"a.js", "hosts.js"}),
     ):
-        (target,) = run_module(build, capsys, **(given | {"source": source}))["targets"].values()
+        result = run_build(**(given | {"source": source}))
+        warnings += result.get("warnings", [])
+        (target,) = result["targets"].values()
         with tarfile.open(target["bundle"]) as tar:
             assert {Path(name).name for name in tar.getnames() if name.endswith(".js")} == names
     (warning,) = warnings
@@ -421,10 +413,10 @@ def test_a_link_of_a_repository_brings_nothing_of_the_controller(
     (repository.app / "requirements.lock").unlink()
     (repository.app / "requirements.lock").symlink_to("/etc/hosts")
     repository.commit("a lock file that is none")
-    assert run_module(build, capsys, **(given | {"source": f"{repository.url}#subdirectory=app"}))["msg"] == (
+    assert run_build(**(given | {"source": f"{repository.url}#subdirectory=app"}))["msg"] == (
         "tornado_app_source: got a link as 'requirements.lock' that leads out of the repository; expected a file in it."
     )
-    message = run_module(build, capsys, **(given | {"source": f"{repository.url}#subdirectory=link"}))["msg"]
+    message = run_build(**(given | {"source": f"{repository.url}#subdirectory=link"}))["msg"]
     assert message.startswith(
         f"tornado_app_source: got '{repository.url}#subdirectory=link', whose subdirectory leads out of it;"
     )
@@ -432,17 +424,13 @@ def test_a_link_of_a_repository_brings_nothing_of_the_controller(
 
 @pytest.mark.slow
 def test_what_a_filter_would_have_made_is_said(
-    build: ModuleType,
     given: dict[str, Any],
     repository: Repository,
-    warnings: list[str],
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write(repository.app, {".gitattributes": "*.css filter=vault\n*.js filter=lfs\n", "src/board/a.js": "no pointer"})
     repository.commit("with a filter")
     given |= {"lock": "requirements.lock", "source": f"{repository.url}#subdirectory=app"}
-    run_module(build, capsys, **given)
-    assert warnings == [
+    assert run_build(**given)["warnings"] == [
         "tornado_app_source: app/src/board/static/app.css (vault) went through no filter of git's here, and is taken as "
         "committed."
     ]
@@ -462,10 +450,8 @@ def test_what_a_filter_would_have_made_is_said(
 )
 @pytest.mark.parametrize("how", ["directory", "git"])
 def test_no_placeholder_is_shipped(
-    build: ModuleType,
     given: dict[str, Any],
     repository: Repository,
-    capsys: pytest.CaptureFixture[str],
     content: bytes,
     what: str,
     how: str,
@@ -474,26 +460,24 @@ def test_no_placeholder_is_shipped(
     repository.commit("with a pointer")
     given["lock"] = "requirements.lock"
     given["source"] = str(repository.app) if how == "directory" else f"{repository.url}#subdirectory=app"
-    message = run_module(build, capsys, **given)["msg"]
+    message = run_build(**given)["msg"]
     assert message == f"tornado_app_source: got 'board/static/big.js' in board-1.0.0-py3-none-any.whl, which is {what}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["directory", "git"])
-def test_what_only_git_archive_fills_in_is_not_shipped(
-    build: ModuleType, given: dict[str, Any], repository: Repository, capsys: pytest.CaptureFixture[str], how: str
-) -> None:
+def test_what_only_git_archive_fills_in_is_not_shipped(given: dict[str, Any], repository: Repository, how: str) -> None:
     write(repository.app, {"src/board/commit.py": "COMMIT = '$Format:%H$'\n", "src/board/a.py": "'$Format:%H$'\n"})
     write(repository.path, {".gitattributes": "commit.py export-subst\n"})
     repository.commit("with a field")
     given["lock"] = "requirements.lock"
     given["source"] = str(repository.app) if how == "directory" else f"{repository.url}#subdirectory=app"
-    assert run_module(build, capsys, **given)["msg"].startswith(
+    assert run_build(**given)["msg"].startswith(
         "tornado_app_source: got 'app/src/board/commit.py' with $Format:…$, which git archive alone fills in (export-subst);"
     )
     write(repository.path, {".gitattributes": ""})
     repository.commit("a text")
-    assert run_module(build, capsys, **given)["changed"] is True
+    assert run_build(**given)["changed"] is True
 
 
 # ---- A developer's checkout ----
@@ -501,34 +485,30 @@ def test_what_only_git_archive_fills_in_is_not_shipped(
 
 @pytest.mark.slow
 def test_a_submodule_that_was_not_checked_out(
-    build: ModuleType,
     given: dict[str, Any],
     repository: Repository,
     library: Repository,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     repository.git("submodule", "--quiet", "add", str(library.path), "app/src/board/lib")
     repository.commit("with a submodule")
     repository.git("clone", "--quiet", str(repository.path), str(tmp_path / "clone"))
     given["source"] = str(tmp_path / "clone" / "app")
-    message = run_module(build, capsys, **given)["msg"]
+    message = run_build(**given)["msg"]
     assert message == (
         f"tornado_app_source: got the submodule '{given['source']}/src/board/lib' without its files; expected them. Run: git "
         "submodule update --init --recursive"
     )
     repository.path = tmp_path / "clone"
     repository.git("submodule", "--quiet", "update", "--init")
-    assert run_module(build, capsys, **given)["changed"] is True
+    assert run_build(**given)["changed"] is True
 
 
-def test_a_sparse_checkout(
-    build: ModuleType, given: dict[str, Any], repository: Repository, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sparse_checkout(given: dict[str, Any], repository: Repository) -> None:
     given["source"] = str(repository.app)
     repository.git("sparse-checkout", "set", "--no-cone", "/*", "!*.css")
     given["static"] = ""
-    message = run_module(build, capsys, **given)["msg"]
+    message = run_build(**given)["msg"]
     assert message == (
         f"tornado_app_source: got a sparse checkout without '{repository.app}/src/board/static/app.css'; expected every file. "
         "Run: git sparse-checkout disable"
@@ -536,16 +516,14 @@ def test_a_sparse_checkout(
 
 
 @pytest.mark.slow
-def test_links_that_became_text(
-    build: ModuleType, given: dict[str, Any], repository: Repository, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_links_that_became_text(given: dict[str, Any], repository: Repository) -> None:
     given["source"] = str(repository.app)
     (link := repository.app / "src" / "board" / "b.css").symlink_to("static/app.css")
     repository.commit("with a link")
-    assert run_module(build, capsys, **given)["changed"] is True
+    assert run_build(**given)["changed"] is True
     link.unlink()
     link.write_text("static/app.css")
-    message = run_module(build, capsys, **given)["msg"]
+    message = run_build(**given)["msg"]
     assert message.startswith(
         f"tornado_app_source: got the text of a link as the file '{link}'; expected the link itself."
     )
@@ -573,11 +551,9 @@ def build_wheel(out, *_):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["directory", "git"])
 def test_a_backend_that_asks_git_is_answered(
-    build: ModuleType,
     helper: Callable[[str], ModuleType],
     given: dict[str, Any],
     repository: Repository,
-    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     how: str,
 ) -> None:
@@ -593,7 +569,7 @@ def test_a_backend_that_asks_git_is_answered(
     given["source"] = str(repository.app) if how == "directory" else f"{repository.url}#subdirectory=app"
 
     def said() -> str:
-        bundle = next(iter(run_module(build, capsys, **given)["targets"].values()))["bundle"]
+        bundle = next(iter(run_build(**given)["targets"].values()))["bundle"]
         (made,) = {path for path in Path(given["build"]).glob("wheels/*/board-*.whl") if newest(path)}
         assert Path(bundle).exists()
         return zipfile.ZipFile(made).read("board/version.txt").decode().strip()
@@ -615,4 +591,4 @@ def test_a_backend_that_asks_git_is_answered(
         (shallow / ".git" / "shallow").write_text(f"{repository.head}\n")
         given["source"] = str(shallow / "app")
         write(shallow / "app", {"src/board/__init__.py": "make_app = frozenset\n"})
-        assert "got a shallow clone, and its build asks git" in run_module(build, capsys, **given)["msg"]
+        assert "got a shallow clone, and its build asks git" in run_build(**given)["msg"]

@@ -14,17 +14,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.building import CACHE, project, wheel, write
-from support.product import TARGET, helper, run_module
+from support.building import CACHE, project, run_build, wheel, write
+from support.product import TARGET, helper
 
 # each builds, and most of them several times
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def run(build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+def run(given: dict[str, Any]) -> Callable[..., dict[str, Any]]:
     """Run the module."""
-    return lambda **arguments: run_module(build, capsys, **(given | arguments))
+    return lambda **arguments: run_build(**(given | arguments))
 
 
 @pytest.fixture
@@ -116,9 +116,7 @@ def test_the_same_source_is_the_same_bytes_on_any_controller(
     assert run()["release"] != here["release"]
 
 
-def test_what_cannot_be_read_is_left_out_with_a_warning(
-    source: Path, run: Callable[..., dict[str, Any]], warnings: list[str]
-) -> None:
+def test_what_cannot_be_read_is_left_out_with_a_warning(source: Path, run: Callable[..., dict[str, Any]]) -> None:
     """None of it is waited for."""
     top = source / "src" / "board"
     (top / ".#__init__.py").symlink_to("user@host.123:456")  # Emacs's lock
@@ -130,11 +128,12 @@ def test_what_cannot_be_read_is_left_out_with_a_warning(
     (top / "link-to-fifo").symlink_to("fifo")
     with socket.socket(socket.AF_UNIX) as gpg:
         gpg.bind(str(top / "S.gpg-agent"))
-    assert set(members(run())) == {
+    result = run()
+    assert set(members(result)) == {
         "board/__init__.py", "board/static/app.css", *(f"board-1.0.0.dist-info/{n}" for n in ("METADATA", "RECORD", "WHEEL")),
     }  # fmt: skip
     said = f"tornado_app_source: left out of '{source}'"
-    assert warnings == [
+    assert result["warnings"] == [
         f"{said} links that lead nowhere: src/board/.#__init__.py, src/board/self.",
         f"{said} what is neither a file nor a directory: src/board/S.gpg-agent, src/board/fifo, src/board/link-to-fifo.",
         f"{said} links to the kernel's own files: src/board/kernel.",
@@ -225,7 +224,7 @@ def test_the_build_directory_is_its_operators_alone(source: Path, run: Callable[
     first = run(build=str(build))
     assert build.stat().st_mode & 0o777 == 0o700
     assert not list(build.rglob("unfinished"))
-    assert run(build=str(build)) == first | {"changed": False, "invocation": first["invocation"]}
+    assert run(build=str(build)) == first | {"changed": False}
 
 
 # ---- As whom ----

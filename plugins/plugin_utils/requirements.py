@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.eyewall.tornado.plugins.module_utils.builder import Wheel
-from ansible_collections.eyewall.tornado.plugins.module_utils.child import Refusal
-from ansible_collections.eyewall.tornado.plugins.module_utils.lockfile import (
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.builder import Wheel
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.child import Refusal
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.lockfile import (
     AGAIN,
     Lock,
     Pin,
@@ -14,7 +14,7 @@ from ansible_collections.eyewall.tornado.plugins.module_utils.lockfile import (
     environment_of,
     for_target,
 )
-from ansible_collections.eyewall.tornado.plugins.module_utils.source import read_project
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.source import read_project
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 

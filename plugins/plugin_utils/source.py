@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.eyewall.tornado.plugins.module_utils.child import DATE, Refusal
-from ansible_collections.eyewall.tornado.plugins.module_utils.git import top_of
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.child import DATE, Refusal
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.git import top_of
 from packaging.utils import canonicalize_name
 
 VARIABLE = "tornado_app_source"

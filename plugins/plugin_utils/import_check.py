@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.eyewall.tornado.plugins.module_utils.builder import Wheel
-from ansible_collections.eyewall.tornado.plugins.module_utils.child import IMPORT_SECONDS, make_venv, scratch
 from ansible_collections.eyewall.tornado.plugins.module_utils.entry import importing
-from ansible_collections.eyewall.tornado.plugins.module_utils.wheelhouse import hashed
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.builder import Wheel
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.child import IMPORT_SECONDS, make_venv, scratch
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.wheelhouse import hashed
 
 
 def check_import(wheels: list[Wheel], house: Path, entry: str, python: str) -> None:

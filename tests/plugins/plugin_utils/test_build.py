@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from support import REPOSITORY
-from support.building import HASH, HERE, wheel
-from support.product import TARGET, run_module
+from support.building import HASH, HERE, run_build, wheel
+from support.product import TARGET
 
 
 @pytest.fixture
@@ -29,11 +29,9 @@ def housed(build: ModuleType, given: dict[str, Any], monkeypatch: pytest.MonkeyP
     return given
 
 
-def test_a_bundle_holds_what_a_host_installs(
-    build: ModuleType, housed: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bundle_holds_what_a_host_installs(housed: dict[str, Any]) -> None:
     given = housed
-    result = run_module(build, capsys, **given)
+    result = run_build(**given)
     assert result["changed"] is True
     assert result["release"] == f"1.0.0+{result['digest'][:8]}"
     ((target, of_target),) = result["targets"].items()
@@ -63,21 +61,19 @@ def test_a_bundle_holds_what_a_host_installs(
         "static/app.css.br",
     ]
     # the same again is there already, and the same bytes when it is made again
-    assert run_module(build, capsys, **given) == result | {"changed": False}
+    assert run_build(**given) == result | {"changed": False}
     for file in (bundle, house):
         content = file.read_bytes()
         file.unlink()
-        assert run_module(build, capsys, **given) == result
+        assert run_build(**given) == result
         assert file.read_bytes() == content
 
 
-def test_an_environment_changes_with_the_requirements_alone(
-    build: ModuleType, housed: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_environment_changes_with_the_requirements_alone(housed: dict[str, Any]) -> None:
     given = housed
 
     def environments() -> list[str]:
-        return [target["environment"] for target in run_module(build, capsys, **given)["targets"].values()]
+        return [target["environment"] for target in run_build(**given)["targets"].values()]
 
     given["targets"] = [TARGET, TARGET | {"python_full": "3.11.9"}]
     before = environments()
@@ -90,11 +86,9 @@ def test_an_environment_changes_with_the_requirements_alone(
 
 
 @pytest.mark.parametrize("what", ["source", "runner", "lock", "entry", "static"])
-def test_another_input_is_another_release(
-    build: ModuleType, housed: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str
-) -> None:
+def test_another_input_is_another_release(housed: dict[str, Any], tmp_path: Path, what: str) -> None:
     given = housed
-    before = run_module(build, capsys, **given)
+    before = run_build(**given)
     if what == "runner":
         given |= {"runner": str(shutil.copytree(given["runner"], tmp_path / "runner"))}
     if what in ("source", "runner"):
@@ -103,22 +97,20 @@ def test_another_input_is_another_release(
         Path(given["lock"]).write_text(f"tornado==6.5.2 {HASH}\n")
     else:
         given = given | {"entry": "board:__name__"} if what == "entry" else given | {"static": ""}
-    after = run_module(build, capsys, **given)
+    after = run_build(**given)
     assert after["changed"] is True
     assert after["release"] != before["release"]
 
 
 @pytest.mark.parametrize("place", ["inside the source", "elsewhere"])
-def test_of_the_lock_file_what_it_says_is_the_release_and_not_its_comments(
-    build: ModuleType, housed: dict[str, Any], capsys: pytest.CaptureFixture[str], place: str
-) -> None:
+def test_of_the_lock_file_what_it_says_is_the_release_and_not_its_comments(housed: dict[str, Any], place: str) -> None:
     given = housed
     if place == "inside the source":
         given = given | {"lock": f"{given['source']}/src/../requirements.lock"}
 
     def built(text: str) -> dict[str, Any]:
         Path(given["lock"]).write_text(text)
-        return run_module(build, capsys, **given)
+        return run_build(**given)
 
     before = built(f"# made on Monday\ntornado==6.5.2 \\\n    {HASH}\n    # via board\n")
     assert before["changed"] is True
@@ -138,21 +130,17 @@ def test_of_the_lock_file_what_it_says_is_the_release_and_not_its_comments(
     assert len(releases) == 5
 
 
-def test_a_refusal_is_a_failed_task_and_leaves_no_bundle(
-    build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    result = run_module(build, capsys, **(given | {"entry": "board:nothing"}))
+def test_a_refusal_is_a_failed_task_and_leaves_no_bundle(given: dict[str, Any]) -> None:
+    result = run_build(**(given | {"entry": "board:nothing"}))
     assert result["msg"].startswith("tornado_app_factory is 'board:nothing'")
     assert list(Path(given["build"]).rglob("*.tar")) == []
     # nor does the next run take an unfinished one for done
-    assert run_module(build, capsys, **(given | {"entry": "board:nothing"}))["failed"] is True
+    assert run_build(**(given | {"entry": "board:nothing"}))["failed"] is True
 
 
-def test_a_static_directory_that_is_none_leaves_no_bundle(
-    build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_static_directory_that_is_none_leaves_no_bundle(given: dict[str, Any]) -> None:
     for _ in range(2):
-        result = run_module(build, capsys, **(given | {"static": "board/stattic"}))
+        result = run_build(**(given | {"static": "board/stattic"}))
         assert result["msg"].startswith("tornado_app_static: got 'board/stattic'")
     assert list(Path(given["build"]).rglob("*.tar")) == []
 
@@ -204,17 +192,15 @@ def needing(given: dict[str, Any], tmp_path: Path, *needs: str, extra: str = "")
     given["runner"] = str(runner)
 
 
-def test_every_kind_of_lock_is_found_and_the_same_is_the_same_release(
-    build: ModuleType, housed: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_kind_of_lock_is_found_and_the_same_is_the_same_release(housed: dict[str, Any]) -> None:
     """None has a word of the runner's: what that needs comes from its own lock."""
     given, found = housed | {"lock": ""}, []
     of_runner(given, f"tornado==6.6.1 {HASH}\nuvloop==0.23.0 {HASH}\n")
     for name, text in LOCKS.items():
         lock = Path(given["source"], name)
         lock.write_text(text)
-        found.append(run_module(build, capsys, **given))
-        assert run_module(build, capsys, **given | {"lock": name})["release"] == found[-1]["release"]
+        found.append(run_build(**given))
+        assert run_build(**given | {"lock": name})["release"] == found[-1]["release"]
         lock.unlink()
     assert {result["release"] for result in found} == {found[0]["release"]}
     with tarfile.open(next(iter(found[0]["targets"].values()))["wheelhouse"]) as tar:
@@ -223,11 +209,11 @@ def test_every_kind_of_lock_is_found_and_the_same_is_the_same_release(
         assert sorted(wanted.read().decode().splitlines()) == [f"tornado==6.5.2 {HASH}", f"uvloop==0.23.0 {HASH}"]
 
 
-def test_several_locks_or_none(build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_locks_or_none(given: dict[str, Any]) -> None:
     source = Path(given["source"])
 
     def said() -> str:
-        return str(run_module(build, capsys, **given | {"lock": ""})["msg"])
+        return str(run_build(**given | {"lock": ""})["msg"])
 
     none = (
         "tornado_app_requirements: got none of pylock.toml, uv.lock, requirements.lock, requirements.txt in "
@@ -242,12 +228,12 @@ def test_several_locks_or_none(build: ModuleType, given: dict[str, Any], capsys:
         f"tornado_app_requirements: got pylock.toml, uv.lock, requirements.lock, requirements.txt in '{source}'; expected one "
         "lock. Set tornado_app_requirements to the one that hosts are to have."
     )
-    message = run_module(build, capsys, **given | {"lock": "nowhere"})["msg"]
+    message = run_build(**given | {"lock": "nowhere"})["msg"]
     assert message.startswith(f"tornado_app_requirements: got '{source}/nowhere', where no file is; expected a lock. ")
 
 
 def test_of_what_both_locks_have_the_applications_is_taken_and_only_the_rest_is_part_of_the_release(
-    build: ModuleType, housed: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    housed: dict[str, Any], tmp_path: Path
 ) -> None:
     given = housed
     needing(given, tmp_path, "tornado>=6.5,<7", "uvloop>=0.21 ; sys_platform == 'linux'")
@@ -257,7 +243,7 @@ def test_of_what_both_locks_have_the_applications_is_taken_and_only_the_rest_is_
         of_runner(
             given, f"# made today\ntornado=={tornado} {HASH}\nuvloop=={uvloop} ; sys_platform == 'linux' {HASH}\n"
         )
-        result = run_module(build, capsys, **given)
+        result = run_build(**given)
         (target,) = result["targets"].values()
         with tarfile.open(target["wheelhouse"]) as tar:
             wanted = tar.extractfile("requirements.txt")
@@ -282,13 +268,11 @@ def test_of_what_both_locks_have_the_applications_is_taken_and_only_the_rest_is_
         ("gunicorn==25.0", "gunicorn>=27"),
     ],
 )
-def test_a_version_that_the_runner_cannot_run_with(
-    build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str], line: str, expected: str
-) -> None:
+def test_a_version_that_the_runner_cannot_run_with(given: dict[str, Any], line: str, expected: str) -> None:
     given |= {"runner": str(REPOSITORY / "runner"), "extras": ["gunicorn"]}
     Path(given["lock"]).write_text(f"# made in 2020\n{line} {HASH}\n")
     named = line.replace(" ;", ";").replace("'", '"')
-    assert run_module(build, capsys, **given)["msg"] == (
+    assert run_build(**given)["msg"] == (
         f"tornado_app_requirements: got '{named}' ({given['lock']}:2); expected {expected}, which the runner needs."
     )
     assert list(Path(given["build"]).rglob("*.tar")) == []
@@ -297,33 +281,29 @@ def test_a_version_that_the_runner_cannot_run_with(
 # ---- A wheel ----
 
 
-def test_a_wheel_is_used_as_it_is(
-    build: ModuleType, given: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_wheel_is_used_as_it_is(given: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "handed").mkdir()
     file = wheel(tmp_path / "handed", {"board/__init__.py": "make_app = dict\n", "board/static/a.txt": "a"})
     (tmp_path / "handed" / "requirements.lock").touch()
     given |= {"source": str(file), "lock": "requirements.lock"}  # beside the wheel
-    result = run_module(build, capsys, **given)
+    result = run_build(**given)
     assert result["release"] == f"1.0.0+{result['digest'][:8]}"
     (target,) = result["targets"].values()
     with tarfile.open(target["bundle"]) as tar:
         held = tar.extractfile(f"wheels/{file.name}")
         assert held
         assert held.read() == file.read_bytes()
-    assert run_module(build, capsys, **(given | {"version": "1.0.0"}))["release"] == "1.0.0"
-    message = run_module(build, capsys, **(given | {"version": "1.0.1"}))["msg"]
+    assert run_build(**(given | {"version": "1.0.0"}))["release"] == "1.0.0"
+    message = run_build(**(given | {"version": "1.0.1"}))["msg"]
     assert message == (
         f"tornado_app_version: got '1.0.1' for '{file}' (tornado_app_source), which is version 1.0.0; expected the "
         "wheel's own version, or none."
     )
     wheel(tmp_path / "handed", {"board/__init__.py": "make_app = list\n", "board/static/a.txt": "a"})
-    assert run_module(build, capsys, **given)["release"] != result["release"]
+    assert run_build(**given)["release"] != result["release"]
 
 
-def test_a_build_directory_that_cannot_be_is_named(
-    build: ModuleType, given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_build_directory_that_cannot_be_is_named(given: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    said = run_module(build, capsys, **given | {"build": str(tmp_path / "file")})["msg"]
+    said = run_build(**given | {"build": str(tmp_path / "file")})["msg"]
     assert said.startswith(f"Building on the controller, in {tmp_path}/file (tornado_app_build), failed: [Errno ")

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ansible_collections.eyewall.tornado.plugins.module_utils.child import (
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.child import (
     BUILD_SECONDS,
     IMPORT_SECONDS,
     Refusal,
@@ -34,8 +34,8 @@ from ansible_collections.eyewall.tornado.plugins.module_utils.child import (
     tool,
     without_credentials,
 )
-from ansible_collections.eyewall.tornado.plugins.module_utils.lockfile import Pin, environment_of
-from ansible_collections.eyewall.tornado.plugins.module_utils.source import build_system, read_project
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.lockfile import Pin, environment_of
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.source import build_system, read_project
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename

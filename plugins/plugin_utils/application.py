@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.eyewall.tornado.plugins.module_utils.builder import (
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.builder import (
     Builder,
     Wheel,
     digest_of,
@@ -17,18 +17,18 @@ from ansible_collections.eyewall.tornado.plugins.module_utils.builder import (
     target_name,
     with_fields,
 )
-from ansible_collections.eyewall.tornado.plugins.module_utils.bundle import BUNDLE_FORM, digest
-from ansible_collections.eyewall.tornado.plugins.module_utils.child import ACCOUNT, Refusal, interpreter, scratch
-from ansible_collections.eyewall.tornado.plugins.module_utils.git import (
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.bundle import BUNDLE_FORM, digest
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.child import ACCOUNT, Refusal, interpreter, scratch
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.git import (
     Exported,
     History,
     check_complete,
     check_filled,
     top_of,
 )
-from ansible_collections.eyewall.tornado.plugins.module_utils.inputs import check_python, is_wheel, of_source
-from ansible_collections.eyewall.tornado.plugins.module_utils.lockfile import Lock, Pin, for_target, read_lock
-from ansible_collections.eyewall.tornado.plugins.module_utils.source import (
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.inputs import check_python, is_wheel, of_source
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.lockfile import Lock, Pin, for_target, read_lock
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.source import (
     Source,
     read_file,
     read_project,

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 import brotli
-from ansible_collections.eyewall.tornado.plugins.module_utils.child import Refusal
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.child import Refusal
 
 # Compressed beforehand: what nginx's gzip_types lists as text, by ending.
 COMPRESSIBLE = {

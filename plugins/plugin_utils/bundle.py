@@ -9,8 +9,8 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.eyewall.tornado.plugins.module_utils.builder import Wheel
-from ansible_collections.eyewall.tornado.plugins.module_utils.static_files import published, static_files
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.builder import Wheel
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.static_files import published, static_files
 
 # Part of every digest: raise it when the form of a bundle changes.
 BUNDLE_FORM = "4"

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
-from ansible_collections.eyewall.tornado.plugins.module_utils.child import Refusal, run, without_credentials
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.child import Refusal, run, without_credentials
 
 RELEASE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_]{0,63}")
 EXPECTED = (

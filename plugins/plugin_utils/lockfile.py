@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ansible_collections.eyewall.tornado.plugins.module_utils.child import Refusal, run, tool, without_credentials
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.child import Refusal, run, tool, without_credentials
 from packaging.markers import Marker, default_environment
 from packaging.pylock import Package, Pylock, PylockValidationError
 from packaging.requirements import InvalidRequirement, Requirement
