@@ -14,6 +14,7 @@ from ansible.utils.vars import load_extra_vars
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.known_variables import (
     mistaken_variables,
 )
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.payloads import pack_beside
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.site_apps import (
     chosen,
     mistaken_apps,
@@ -136,4 +137,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             found = mistaken_inputs(variables, extra, **flags)
         if found:
             result.update(failed=True, msg=" ".join(found))
+        else:
+            pack_beside(self._task.args["next_modules"])
         return result

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.eyewall.tornado.plugins.plugin_utils.builder import target_name
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.target import target_name
 
 
 def fingerprint(program: str, settings: Mapping[str, Any], secrets: Mapping[str, Any]) -> str:

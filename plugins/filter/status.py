@@ -16,17 +16,19 @@ KINDS = {
 }
 DEPLOYS = ("when (UTC)", "hosts", "who", "verb", "release", "from", "to", "outcome", "seconds", "why")
 
+# These take the lock of a host: the first one of several, to decide between two runs; each of them, before anything else.
+BEGUN, STAGED, TESTED = "__tornado_app_begun", "__tornado_app_staged", "__tornado_app_tested"
 # What the steps of a deploy register on a host, and what the host was doing then.
 STEPS = {
-    "__tornado_app_begun": "the deploy was to begin",
-    "__tornado_app_staged": "the release was installed and smoke-tested",
-    "__tornado_app_tested": "the smoke test ran",
+    BEGUN: "the deploy was to begin",
+    STAGED: "the release was installed and smoke-tested",
+    TESTED: "the smoke test ran",
     "__tornado_app_migrated": "the migration ran",
     "__tornado_app_move": "processes changed hands",
     "__tornado_app_look": "its processes were looked at again",
 }
 # Of these, Ansible registers the first host's result on every host (run_once).
-ONCE = {"__tornado_app_begun", "__tornado_app_migrated"}
+ONCE = {BEGUN, "__tornado_app_migrated"}
 
 Hosts = Iterable[str]
 HostVars = Mapping[str, Mapping[str, Any]]
@@ -286,7 +288,8 @@ def broken_step(results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | N
     """What a host was doing when the first thing went wrong on it, and the result of that."""
     for step in STEPS:
         if went_wrong(result := result_of(results, step)):
-            return step, result
+            # "lock" is another run's, which has refused this one
+            return BEGUN if "lock" in result else step, result
     # any other task of the block, as the site's own: Ansible gives a rescue these two. A way back that failed has a rescue, too
     if results.get("ansible_failed_result") and not went_wrong(result_of(results, "__tornado_app_back")):
         return f"the task '{results['ansible_failed_task']['name']}' ran", results["ansible_failed_result"]
@@ -294,18 +297,24 @@ def broken_step(results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | N
 
 
 def subject(told: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
-    """Name of the application, what was to be done with it, and the release: every beginning says it, a refused one too."""
-    name = next(results["tornado_app_name"] for results in told.values())
-    begun = [result_of(results, "__tornado_app_begun") for results in told.values()]
-    return next(((name, one["verb"], one["release"]) for one in begun if "release" in one), (name, "deploy", "?"))
+    """Name of the application, what was to be done with it, and the release: every plan says it."""
+    results = next(iter(told.values()))
+    return results["tornado_app_name"], results["tornado_app_plan"]["verb"], results["tornado_app_plan"]["release"]
+
+
+def begun(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the lock says that a host gave to this run; empty for none."""
+    taken: Mapping[str, Any] = (result_of(results, STAGED) or result_of(results, TESTED)).get("begun") or {}
+    return taken
 
 
 def runs_now(results: Mapping[str, Any], release: str) -> str:
     """What a host runs after a deploy of `release` that failed somewhere."""
-    begun, move, back = (result_of(results, f"__tornado_app_{step}") for step in ("begun", "move", "back"))
-    if not begun or went_wrong(begun):
-        return "was not touched"
-    old = begun["from_release"]
+    staged, move, back = (result_of(results, f"__tornado_app_{step}") for step in ("staged", "move", "back"))
+    taken = begun(results)
+    if not taken:
+        return "did not answer; what runs was not touched" if staged.get("unreachable") else "was not touched"
+    old = taken["from_release"]
     moved = move and (went_wrong(move) or move["changed"])
     if not moved and not went_wrong(back) and not back.get("changed"):
         return f"never left {old}" if old else "nothing runs there yet"
@@ -363,7 +372,7 @@ def deploy_report(hosts: Hosts, hostvars: HostVars) -> str:
     moved = {host: results for host, results in told.items() if results["__tornado_app_move"]["changed"]}
 
     def origin(results: Mapping[str, Any]) -> str:
-        old = results["__tornado_app_begun"]["from_release"]
+        old = begun(results)["from_release"]
         return f"from {old}" if old and old != release else "from other settings" if old else "the first release there"
 
     places = [f"{names} ({old})" for old, names in by_text((host, origin(moved[host])) for host in moved).items()]

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.eyewall.tornado.plugins.module_utils.deploy_lock import END, RUN
+from ansible_collections.eyewall.tornado.plugins.module_utils.deploy_lock import end as end_change
 from ansible_collections.eyewall.tornado.plugins.module_utils.groups import has_supervisor
 from ansible_collections.eyewall.tornado.plugins.module_utils.host_state import HostState, is_bare
 from ansible_collections.eyewall.tornado.plugins.module_utils.layout import GENERATION, link
@@ -61,6 +63,11 @@ options:
   drain: {type: int, default: 30, description: "Seconds that what a release left has between SIGTERM and SIGKILL."}
   remember: {type: bool, default: true, description: "Whether a rollback from the wanted generation leads to the current one."}
   log_lines: {type: int, default: 20, description: How many lines of a failing process's log to return.}
+  end:
+    description: What M(eyewall.tornado.deploy_lock) takes to end a change, where this is its last step; C(recorded) is whether it
+      has ended it.
+    type: dict
+  run: {type: dict, description: "The run of ansible-playbook; it comes from the action plugin."}
 """
 
 
@@ -185,6 +192,18 @@ class Mover(HostState):
             self.stop(group, [port for other, port in self.states() if other == group])
 
 
+def record(module: AnsibleModule) -> bool:
+    """End the change; whether it has ended. What is in the way, deploy_lock tells in its own task: it is no reason to go back."""
+    if not module.params["end"]:
+        return False
+    root, run = Path(module.params["root"]), module.params["run"]
+    try:
+        ended = end_change(root, run, module.params["end"], module.warn, check=False)
+    except (Failure, OSError):
+        return False
+    return bool(ended["changed"])
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -203,6 +222,8 @@ def main() -> None:
             "drain": {"type": "int", "default": 30},
             "remember": {"type": "bool", "default": True},
             "log_lines": {"type": "int", "default": 20},
+            "run": RUN,
+            "end": {"type": "dict", "options": END},
         },
         supports_check_mode=True,
     )
@@ -227,6 +248,7 @@ def main() -> None:
                 )
         module.exit_json(
             changed=changed,
+            recorded=not module.check_mode and record(module),
             generation=wanted,
             ports_change=ports_change,
             surplus=surplus,

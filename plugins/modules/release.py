@@ -20,6 +20,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.eyewall.tornado.plugins.module_utils.account import environment_of, last_lines, run_as
+from ansible_collections.eyewall.tornado.plugins.module_utils.deploy_lock import BEGIN, RUN, Refusal, begin
 from ansible_collections.eyewall.tornado.plugins.module_utils.entry import importing
 from ansible_collections.eyewall.tornado.plugins.module_utils.layout import (
     ENVIRONMENT,
@@ -64,6 +65,10 @@ options:
   data: {type: path, required: true, description: "The account's home, in which it does."}
   timeout: {type: int, required: true, description: Seconds that the import may take.}
   smoke_test: {type: dict, description: "What M(eyewall.tornado.smoke_test) takes; without it, there is no smoke test."}
+  lock:
+    description: What M(eyewall.tornado.deploy_lock) takes to begin a change, which comes first; C(begun) is what it says.
+    type: dict
+  run: {type: dict, description: "The run of ansible-playbook; it comes from the action plugin."}
 """
 
 # Dates between 2001 and 2017: nginx makes ETag and Last-Modified of a file's date and size.
@@ -377,22 +382,31 @@ def main() -> None:
             "data": {"type": "path", "required": True},
             "timeout": {"type": "int", "required": True},
             "smoke_test": {"type": "dict", "options": OPTIONS},
+            "run": RUN,
+            "lock": {"type": "dict", "options": BEGIN},
         },
         supports_check_mode=True,
     )
-    root, tested = Path(module.params["root"]), {}
+    params: dict[str, Any] = module.params
+    root, begun, tested = Path(params["root"]), {}, {}
     try:
-        changed = not Installer(module.params).is_done()
+        if params["lock"]:
+            begun = begin(root, params["run"], params["lock"], module.warn, check=module.check_mode)
+        changed = not Installer(params).is_done()
         if changed and not module.check_mode:
             os.umask(0o022)  # whatever the connection's is: the application reads below it
             with alone(root):
-                Installer(module.params).make()
-        if module.params["smoke_test"]:
-            tested = smoke_test(module.params["smoke_test"], check=module.check_mode)
+                Installer(params).make()
+        if params["smoke_test"]:
+            tested = smoke_test(params["smoke_test"], check=module.check_mode)
+    except Refusal as refusal:
+        module.fail_json(msg=str(refusal), lock=refusal.lock)
     except (Failure, OSError) as failure:
-        module.fail_json(msg=str(failure))
+        module.fail_json(msg=str(failure), begun=begun)
     place = root / "releases" / module.params["release"]
-    module.exit_json(**{**tested, "changed": changed}, diff={"before": "", "after": f"{place}\n" if changed else ""})
+    module.exit_json(
+        **{**tested, "changed": changed}, begun=begun, diff={"before": "", "after": f"{place}\n" if changed else ""}
+    )
 
 
 if __name__ == "__main__":

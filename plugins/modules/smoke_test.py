@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.eyewall.tornado.plugins.module_utils.deploy_lock import BEGIN, RUN, Refusal, begin
 from ansible_collections.eyewall.tornado.plugins.module_utils.root import Failure
 from ansible_collections.eyewall.tornado.plugins.module_utils.smoke import OPTIONS, smoke_test
 
@@ -32,16 +35,28 @@ options:
   start_timeout: {type: int, default: 30, description: "Seconds that the process has to get ready, and for each answer."}
   stop_timeout: {type: int, default: 60, description: "Seconds that it has to leave; supervisord kills it before."}
   log_lines: {type: int, default: 20, description: How many lines of its log to return.}
+  lock:
+    description: What M(eyewall.tornado.deploy_lock) takes to begin a change, which comes first; C(begun) is what it says.
+    type: dict
+  run: {type: dict, description: "The run of ansible-playbook; it comes from the action plugin."}
 """
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=OPTIONS | {"run": RUN, "lock": {"type": "dict", "options": BEGIN}}, supports_check_mode=True
+    )
+    params, begun = module.params.copy(), {}
+    run, lock, root = params.pop("run"), params.pop("lock"), Path(params["root"])
     try:
-        result = smoke_test(module.params, check=module.check_mode)
+        if lock:
+            begun = begin(root, run, lock, module.warn, check=module.check_mode)
+        result = smoke_test(params, check=module.check_mode)
+    except Refusal as refusal:
+        module.fail_json(msg=str(refusal), lock=refusal.lock)
     except Failure as failure:
-        module.fail_json(msg=str(failure))
-    module.exit_json(**result)
+        module.fail_json(msg=str(failure), begun=begun)
+    module.exit_json(**result, begun=begun)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import pwd
 import re
 import socket
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -112,9 +114,12 @@ def interpreter(module: AnsibleModule, python: str) -> dict[str, str] | None:
     """Version, architecture and C library of an interpreter; None where there is none."""
     if not (os.path.isabs(python) and os.access(python, os.X_OK)):  # noqa: PTH117 -- as it is written
         return None
-    code = "import platform as p; print(p.python_version(), p.machine(), p.libc_ver()[1] or '-')"
-    _, out, _ = module.run_command([python, "-I", "-c", code], check_rc=True)
-    version, machine, glibc = out.split()
+    if Path(python).resolve() == Path(sys.executable).resolve():  # no need to start another one
+        version, machine, glibc = platform.python_version(), platform.machine(), platform.libc_ver()[1] or "-"
+    else:
+        code = "import platform as p; print(p.python_version(), p.machine(), p.libc_ver()[1] or '-')"
+        _, out, _ = module.run_command([python, "-I", "-c", code], check_rc=True)
+        version, machine, glibc = out.split()
     return {
         "python": ".".join(version.split(".")[:2]),
         "python_full": version,

@@ -14,7 +14,6 @@ from ansible_collections.eyewall.tornado.plugins.plugin_utils.builder import (
     digest_of,
     fits,
     keep,
-    target_name,
     with_fields,
 )
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.bundle import BUNDLE_FORM, digest
@@ -34,6 +33,7 @@ from ansible_collections.eyewall.tornado.plugins.plugin_utils.source import (
     read_project,
     required_names,
 )
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.target import target_name
 
 
 def builder_of(params: dict[str, Any], source: Exported, lock: Lock, python: tuple[str, str]) -> Builder:

@@ -18,7 +18,7 @@ from ansible_collections.eyewall.tornado.plugins.plugin_utils.application import
     check_application,
     python_for_builds,
 )
-from ansible_collections.eyewall.tornado.plugins.plugin_utils.builder import Wheel, digest_of, target_name
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.builder import Wheel, digest_of
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.bundle import (
     BUNDLE_FORM,
     Release,
@@ -39,6 +39,7 @@ from ansible_collections.eyewall.tornado.plugins.plugin_utils.inputs import (
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.lockfile import read_lock
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.requirements import check_needs, needs_of, union
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.source import read_project, value_of
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.target import target_name
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.wheelhouse import wheelhouse
 
 # What the action takes (DOCUMENTATION of modules/build.py).

@@ -164,10 +164,6 @@ def add(archive: zipfile.ZipFile, name: str, content: bytes, *, executable: bool
 # ---- Targets ----
 
 
-def target_name(target: dict[str, str]) -> str:
-    return f"py{target['python_full']}-{target['machine']}-glibc{target['glibc']}"
-
-
 def platforms(target: dict[str, str]) -> list[str]:
     """The wheel platforms that a host takes, newest C library first (PEP 600): pip takes only what is listed."""
     machine, minor = target["machine"], int(target["glibc"].split(".")[1])

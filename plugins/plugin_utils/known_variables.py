@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ansible.module_utils.common.yaml import yaml_load
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # Nobody else's role has a name like these. Variables of the others' prefixes may be another role's, and are left alone unless
@@ -76,7 +76,7 @@ def role_options(roles: Path = ROLES) -> dict[str, dict[str, dict[str, Any]]]:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for spec in sorted(roles.glob("*/meta/argument_specs.yml")):
         taken = found.setdefault(spec.parts[-3], {})
-        for entry in yaml.safe_load(spec.read_text(encoding="utf-8"))["argument_specs"].values():
+        for entry in yaml_load(spec.read_text(encoding="utf-8"))["argument_specs"].values():
             taken.update(entry.get("options", {}))
     return found
 

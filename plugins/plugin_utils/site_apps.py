@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-import yaml
+from ansible.module_utils.common.yaml import yaml_load
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.known_variables import (
     FORMS,
     ROLES,
@@ -73,7 +73,7 @@ def defaults() -> dict[str, Any]:
     """The roles' defaults of these variables, as they are written: templates among them."""
     found: dict[str, Any] = {}
     for role in ("tornado_app", "nginx"):
-        found |= yaml.safe_load((ROLES / role / "defaults" / "main.yml").read_text(encoding="utf-8"))
+        found |= yaml_load((ROLES / role / "defaults" / "main.yml").read_text(encoding="utf-8"))
     return {name: value for name, value in found.items() if name in variables_of_keys().values()}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ansible.module_utils.common.yaml import yaml_load
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.known_variables import (
     changed_by_yaml,
     mistaken_form,
@@ -34,7 +34,7 @@ OTHERS = {"site_app", "site_apps", "site_failed", "site_infos", "site_plans", "s
 
 def wired() -> set[str]:
     """The variables of a site that playbooks/group_vars/all/wiring.yml knows."""
-    return {name for name in yaml.safe_load(WIRING.read_text(encoding="utf-8")) if name.startswith("site_")}
+    return {name for name in yaml_load(WIRING.read_text(encoding="utf-8")) if name.startswith("site_")}
 
 
 def mistaken_tls(variables: Mapping[str, Any]) -> Iterator[str]:

@@ -8,10 +8,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ansible_collections.eyewall.tornado.plugins.plugin_utils.builder import Builder, Wheel, download, target_name
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.builder import Builder, Wheel, download
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.bundle import BUNDLE_FORM, digest
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.child import Refusal
 from ansible_collections.eyewall.tornado.plugins.plugin_utils.lockfile import Pin
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.target import target_name
 from packaging.utils import canonicalize_name
 
 

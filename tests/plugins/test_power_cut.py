@@ -75,7 +75,7 @@ def deploy(disk: Disk, number: int) -> None:
     smoke, groups = (helper(name) for name in ("smoke", "groups"))
     groups.supervisord = Supervisord  # type: ignore[attr-defined]
     name = f"board-{release}-aaaaaa"
-    run(module, root=root, state="begun", wanted=name, release=release, verb="deploy", expires=600, **RUN)
+    run(module, root=root, state="begun", wanted=name, release=release, verb="deploy", expires=600, run=RUN)
     run(
         load_module("release"),
         **send(opt(disk), release, application=f"NUMBER = {number}\n"),
@@ -89,7 +89,7 @@ def deploy(disk: Disk, number: int) -> None:
     mover = generation.Mover(wanted)
     mover.add(name)
     mover.make_current(mover.current if mover.current != name else None)
-    run(module, root=root, state="ended", outcome="succeeded", logs=str(disk.place / "logs"), keep=2, **RUN)
+    run(module, root=root, state="ended", logs=str(disk.place / "logs"), keep=2, run=RUN)
 
 
 def forked(work: Cut) -> int:

@@ -42,7 +42,7 @@ def test_release_that_does_not_import_touches_no_host(fleet, before, fresh, watc
         "No module named 'no_such_module'",
         recorded=False,
     )
-    assert "Lock every host" not in run.output
+    assert "Lock the first host" not in run.output
 
 
 def test_release_that_imports_on_the_controller_alone_is_found_while_staging(fleet, before, fresh, watched, refused):

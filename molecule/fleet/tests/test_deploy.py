@@ -79,7 +79,10 @@ def test_it_says_what_it_changed_and_no_more(deployed: Step) -> None:
     for task, host in deployed.run.changes():
         changes[task.removeprefix("eyewall.tornado.tornado_app : ")].add(host)
     assert changes == {
-        "rolling_update | Install the release, publish its static files, and run the smoke test": {"app1", "app2"},
+        "rolling_update | Lock the host, install the release, publish its static files, and run the smoke test": {
+            "app1",
+            "app2",
+        },
         "rolling_update | Run the migration": {"app1"},
         "handover | Replace the processes, port by port": {"app1", "app2"},
     }

@@ -1,0 +1,7 @@
+"""The controller's part of handover: which run it is."""
+
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.this_run import LockingAction
+
+
+class ActionModule(LockingAction):
+    pass

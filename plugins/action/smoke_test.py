@@ -1,0 +1,7 @@
+"""The controller's part of smoke_test: which run it is."""
+
+from ansible_collections.eyewall.tornado.plugins.plugin_utils.this_run import LockingAction
+
+
+class ActionModule(LockingAction):
+    pass
