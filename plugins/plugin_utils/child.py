@@ -22,7 +22,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.eyewall.tornado.plugins.module_utils.account import nothing_outlives
+from ansible_collections.eyewall.tornado.plugins.module_utils.account import nothing_outlives, wait
 from ansible_collections.eyewall.tornado.plugins.module_utils.text import end_of, shown
 
 ACCOUNT = "nobody"
@@ -146,7 +146,7 @@ class Scratch:
             except PermissionError as error:
                 raise Refusal(f"{doing} failed: the account {ACCOUNT} gets {error.strerror} for {program}.") from None
             try:
-                status: int | None = process.wait(seconds)
+                status: int | None = wait(process, seconds)
             except subprocess.TimeoutExpired:
                 status = None
             with suppress(ProcessLookupError):
