@@ -212,7 +212,7 @@ def test_preflight(given: dict[str, Any], said: str | None) -> None:
     task, *_ = load_yaml(ROLES / "haproxy" / "tasks" / "preflight.yml")
     values = with_application(given)
     found = []
-    for item in task["loop"]:
+    for item in task["eyewall.tornado.check_values"]["rules"]:
         if not evaluate(item["that"].strip("{} \n"), **values):
             found.append(re.sub(r"{{ (\w+) }}", lambda name: str(evaluate(name[1], **values)), item["expected"]))
     if said is None:
@@ -231,7 +231,11 @@ def test_a_page_that_fits_into_its_buffer(letters: str, fits: bool, tmp_path: Pa
     page.write_text(letters)
     given = with_application({"haproxy_headers_size": "8k", "haproxy_error_page": str(page)})
     task, *_ = load_yaml(ROLES / "haproxy" / "tasks" / "preflight.yml")
-    rules = [item["that"].strip("{} \n") for item in task["loop"] if item["name"] == "haproxy_error_page"]
+    rules = [
+        item["that"].strip("{} \n")
+        for item in task["eyewall.tornado.check_values"]["rules"]
+        if item["name"] == "haproxy_error_page"
+    ]
     assert all(evaluate(rule, **given) for rule in rules) == fits
     assert not all(evaluate(rule, **given | {"haproxy_error_page": os.path.relpath(page)}) for rule in rules)
     for text, taken in ((letters, True), ("x" * 30000, False)):

@@ -32,7 +32,7 @@ def site_of(http: Block) -> Block:
 def preflight_rules(name: str) -> list[str]:
     """What has to be true of a variable before anything is changed, as expressions."""
     files = [ROLES / "nginx" / "tasks" / f"{file}.yml" for file in ("preflight", "application_preflight")]
-    items = [item for file in files for item in load_yaml(file)[0]["loop"]]
+    items = [item for file in files for item in load_yaml(file)[0]["eyewall.tornado.check_values"]["rules"]]
     return [item["that"].strip("{} \n") for item in items if item["name"] == name]
 
 
