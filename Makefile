@@ -10,7 +10,7 @@ FOR_QUICK_TESTS := haproxy openssl
 FOR_MACHINES := qemu-system-x86 e2fsprogs
 FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver libnss3-tools valgrind
 # the longest first, for two run side by side
-SCENARIOS := fleet faults tls default modes apps
+SCENARIOS := faults fleet default tls modes apps
 DEPLOYS := 20
 MOMENTS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples

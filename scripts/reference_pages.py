@@ -244,10 +244,16 @@ def strings_of_python(text: str) -> Iterator[str]:
 
 
 def strings_of_yaml(text: str) -> Iterator[str]:
-    """Yield the values of a file of tasks or plays in their order; an expression in one is in single braces."""
+    """Yield the values of a file of tasks or plays in their order; an expression in one is in single braces.
+
+    A rule of check_values is the sentence that it makes (plugins/action/check_values.py).
+    """
     found = [yaml.safe_load(text)]
     while found:
         match value := found.pop():
+            case {"name": name, "that": _, "expected": expected}:
+                got = "" if value.get("secret") else f"got '{{{{ {name} }}}}'; "
+                found.append(f"{name}: {got}expected {expected}.")
             case str():
                 yield re.sub(r"\{\{ *(.+?) *\}\}", r"{\1}", value, flags=re.DOTALL)
             case list() | dict():
@@ -260,7 +266,7 @@ def messages() -> Iterator[str]:
     patterns = ("playbooks/**/*.yml", "plugins/**/*.py", "roles/*/tasks/*.yml", "runner/src/**/*.py")
     for file in sorted({file for pattern in patterns for file in REPOSITORY.glob(pattern)}):
         texts = [" ".join(text.split()) for text in strings[file.suffix](file.read_text(encoding="utf-8"))]
-        told = [text for text in dict.fromkeys(texts) if "got " in text and "; expected " in text]
+        told = [text for text in dict.fromkeys(texts) if ("got " in text and "; expected " in text) or ": expected " in text]
         if told:
             place = file.relative_to(REPOSITORY)
             yield from (f"## {place}", "", f"[{place}](../{place})", "", *(f"- `` {text} ``" for text in told), "")
