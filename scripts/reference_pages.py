@@ -266,7 +266,9 @@ def messages() -> Iterator[str]:
     patterns = ("playbooks/**/*.yml", "plugins/**/*.py", "roles/*/tasks/*.yml", "runner/src/**/*.py")
     for file in sorted({file for pattern in patterns for file in REPOSITORY.glob(pattern)}):
         texts = [" ".join(text.split()) for text in strings[file.suffix](file.read_text(encoding="utf-8"))]
-        told = [text for text in dict.fromkeys(texts) if ("got " in text and "; expected " in text) or ": expected " in text]
+        told = [
+            text for text in dict.fromkeys(texts) if ("got " in text and "; expected " in text) or ": expected " in text
+        ]
         if told:
             place = file.relative_to(REPOSITORY)
             yield from (f"## {place}", "", f"[{place}](../{place})", "", *(f"- `` {text} ``" for text in told), "")
