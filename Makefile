@@ -73,7 +73,7 @@ dev: tools ## Run app/ here in debug mode, without a container, and restart it a
 	@python scripts/dev_settings.py .local
 	@echo "The board is at http://127.0.0.1:$(PORT)/; edit app/ and see. Ctrl-C ends it."
 	@PYTHONPATH=app/src:runner/src exec python -m tornado.autoreload -m eyewall -- \
-	  --debug --port $(PORT) --settings .local/dev.json --release dev --drain 0 --watchdog 0 board:make_app
+	  --debug --port $(PORT) --settings .local/dev.json --release dev --drain-timeout 0 --watchdog-timeout 0 board:make_app
 
 .PHONY: test
 test: lint tests molecule ## Run every test: linters, pytest, and molecule with testinfra on containers

@@ -119,7 +119,7 @@ def main() -> None:
                 port = probe.getsockname()[1]
             server = [str(HERE), "--bare", str(port), "--clients", str(given.clients), *loop]
             if name == "runner":
-                options = ["--port", str(port), "--watchdog", "0", "--backlog", "4096", *loop]
+                options = ["--port", str(port), "--watchdog-timeout", "0", "--backlog", "4096", *loop]
                 server = ["-m", "eyewall", *options, f"{HERE.stem}:make_app"]
             found.append(longest_wait(server, port, given.clients))
     bare, runner_ = (statistics.median(found) for found in waits.values())

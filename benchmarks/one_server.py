@@ -77,7 +77,16 @@ def parse(description: str, make_app: Callable[[], Application]) -> argparse.Nam
 def running(program: Path, given: argparse.Namespace, port: int, *wrapper: str) -> Iterator[int]:
     """Start the server of ``make_app`` in `program`, by `wrapper`; yield its pid when it accepts connections to `port`."""
     bare = [str(program), "--serve-bare", str(port)]
-    eyewall = ["-m", "eyewall", "--port", str(port), "--watchdog", "0", *given.options, f"{program.stem}:make_app"]
+    eyewall = [
+        "-m",
+        "eyewall",
+        "--port",
+        str(port),
+        "--watchdog-timeout",
+        "0",
+        *given.options,
+        f"{program.stem}:make_app",
+    ]
     path = os.pathsep.join((os.environ.get("EYEWALL_SOURCE", str(RUNNER)), str(HERE)))
     process = subprocess.Popen(
         # it ends with this process, also with one that is killed

@@ -167,7 +167,7 @@ def compare_instructions(case: str) -> float:
         for requests in (few, many):
             port = free_port()
             bare = [str(HERE), "--serve-bare", str(port), case]
-            runner = ["-m", "eyewall", "--port", str(port), "--watchdog", "0", f"{HERE.stem}:make_app"]
+            runner = ["-m", "eyewall", "--port", str(port), "--watchdog-timeout", "0", f"{HERE.stem}:make_app"]
             totals.append(count_instructions(bare if kind == "bare" else runner, port, CASES[case], requests))
         each.append((totals[1] - totals[0]) / (many - few))
     ratio = each[1] / each[0]

@@ -122,7 +122,7 @@ class Process:
 
     def __init__(self, port: int, log: Path) -> None:
         words = declared(CHAT)["command"]
-        command = [sys.executable, "-m", "eyewall", "--port", str(port), "--drain", "4", *words]
+        command = [sys.executable, "-m", "eyewall", "--port", str(port), "--drain-timeout", "4", *words]
         source = os.pathsep.join([str(REPOSITORY / "runner" / "src"), str(CHAT / "src")])
         self.log = log
         with log.open("wb") as stderr:

@@ -235,7 +235,7 @@ def main() -> None:
     )
     results.notes += [
         f"{len(deployed.ports)} Tornado processes, {len(groups.pids['nginx'])} nginx workers;"
-        f" tornado_app_drain_timeout is {word_after('--drain', deployed.pids[0])} s.",
+        f" tornado_app_drain_timeout is {word_after('--drain-timeout', deployed.pids[0])} s.",
         "What is done while idle is the application's pings: it asks each WebSocket every 20 s whether it is there"
         " (websocket_ping_interval).",
     ]

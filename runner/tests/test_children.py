@@ -136,7 +136,7 @@ def test_a_child_that_forgets_to_end_disturbs_nobody(start: Start, way: str) -> 
 )
 def test_what_a_process_started_ends_with_it(start: Start, way: str, how: str) -> None:
     """By itself, or, where it was killed, by the next one on its port: nothing hangs there afterwards."""
-    server = run(start, way, *(["--watchdog", "1"] if how == "watchdog" else []))
+    server = run(start, way, *(["--watchdog-timeout", "1"] if how == "watchdog" else []))
     started = begin(server, *KINDS, *(["stubborn"] if way == "program" or how == "second SIGTERM" else []))
     if how == "watchdog":
         with server.connect() as client:

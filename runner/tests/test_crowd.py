@@ -83,7 +83,7 @@ def test_who_stays_does_not_wait_until_all_others_have_left(start: Start, option
 @LOOPS
 def test_a_process_that_drains_tells_and_cuts_in_slices(start: Start, options: tuple[str, ...]) -> None:
     """All are told 1012 or closed, and the application knows of the end of each."""
-    server = start(SAMPLE, "--drain", "1", "--backlog", "4096", *options).ready()
+    server = start(SAMPLE, "--drain-timeout", "1", "--backlog", "4096", *options).ready()
     with ExitStack() as clients:
         members = [clients.enter_context(closing(WebSocket(server, "/member").handshake())) for _ in range(MANY)]
         for _ in range(FEW):

@@ -75,7 +75,7 @@ def test_an_http_1_0_client_is_not_promised_keep_alive(server: Eyewall) -> None:
 
 
 def test_an_idle_connection_is_closed_by_nobody_before_the_time_is_up(start: Start) -> None:
-    server = start(SAMPLE, "--drain", "2").ready()
+    server = start(SAMPLE, "--drain-timeout", "2").ready()
     with server.connect() as connection:
         connection.sendall(GET)
         receive_answer(connection)
@@ -125,7 +125,7 @@ def test_a_download_in_flight_is_given_whole(server: Eyewall) -> None:
 
 
 def test_websockets_are_told(start: Start) -> None:
-    server = start(SAMPLE, "--drain", "8").ready()
+    server = start(SAMPLE, "--drain-timeout", "8").ready()
     sockets = [WebSocket(server).handshake() for _ in range(30)]
     for websocket in sockets:
         websocket.echo("hello")
@@ -186,7 +186,7 @@ def test_an_upgrade_that_is_not_taken_is_told_to_close_like_everybody(server: Ey
 
 
 def test_a_websocket_client_that_never_answers_is_cut_in_time(start: Start) -> None:
-    server = start(SAMPLE, "--drain", "2").ready()
+    server = start(SAMPLE, "--drain-timeout", "2").ready()
     websocket = WebSocket(server).handshake()
     server.terminate()
     assert isinstance(websocket.receive(), CloseConnection)
@@ -196,7 +196,7 @@ def test_a_websocket_client_that_never_answers_is_cut_in_time(start: Start) -> N
 
 
 def test_the_drain_time_is_honoured(start: Start) -> None:
-    server = start(SAMPLE, "--drain", "1").ready()
+    server = start(SAMPLE, "--drain-timeout", "1").ready()
     with server.connect() as connection:
         connection.sendall(b"GET /slow?seconds=60 HTTP/1.1\r\nHost: x\r\n\r\n")
         server.logged("slow begins")
@@ -208,7 +208,7 @@ def test_the_drain_time_is_honoured(start: Start) -> None:
 
 
 def test_connections_are_cut_in_time_though_a_thread_is_busy(start: Start) -> None:
-    server = start(SAMPLE, "--drain", "1").ready()
+    server = start(SAMPLE, "--drain-timeout", "1").ready()
     with server.connect() as connection:
         connection.sendall(b"GET /thread HTTP/1.1\r\nHost: x\r\n\r\n")
         server.logged("thread begins")

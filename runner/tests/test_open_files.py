@@ -123,7 +123,7 @@ def test_a_full_process_pauses_and_goes_on_when_there_is_room(how: str, start: S
 
 
 def test_a_successor_starts_beside_a_full_process_that_then_leaves(start: Start) -> None:
-    server = start(SAMPLE, "--drain", "10", command=limited).ready()
+    server = start(SAMPLE, "--drain-timeout", "10", command=limited).ready()
     with fill(server.port) as connections:
         server.logged(WARNING)
         successor = start(SAMPLE, port=server.port).ready()

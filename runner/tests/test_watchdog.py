@@ -27,7 +27,7 @@ def blocked(seconds: float, times: int, loop: str, *ways: str) -> list[tuple[str
 
 
 def test_a_blocked_loop_dies_and_leaves_its_stack(start: Start) -> None:
-    server = start(SAMPLE, "--watchdog", "2").ready()
+    server = start(SAMPLE, "--watchdog-timeout", "2").ready()
     with server.connect() as connection:
         begin = time.monotonic()
         connection.sendall(BLOCK)
@@ -83,13 +83,13 @@ def test_a_turn_that_is_long_and_moves_lives(loop: str) -> None:
 
 
 def test_a_loop_that_turns_lives(start: Start) -> None:
-    server = start(SAMPLE, "--watchdog", "1").ready()
+    server = start(SAMPLE, "--watchdog-timeout", "1").ready()
     time.sleep(2.5)
     assert server.get()["pid"] == server.process.pid
 
 
 def test_0_turns_it_off(start: Start) -> None:
-    server = start(SAMPLE, "--watchdog", "0").ready()
+    server = start(SAMPLE, "--watchdog-timeout", "0").ready()
     with server.connect() as connection:
         connection.sendall(BLOCK)
         time.sleep(2)

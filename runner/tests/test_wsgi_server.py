@@ -42,7 +42,7 @@ def test_a_process(start: Start, tmp_path: Path) -> None:
     settings.write_text('{"SECRET": "hunter2"}')
     settings.chmod(0o600)
     options = ("--settings", str(settings), "--release", "1.2", "--generation", "g", "--open-files", "100")
-    server = start(SAMPLE, "--wsgi", "--backlog", "7", "--watchdog", "0", *options).ready()
+    server = start(SAMPLE, "--wsgi", "--backlog", "7", "--watchdog-timeout", "0", *options).ready()
     master = server.process.pid
     worker = server.get(headers={"X-Real-Ip": "192.0.2.1", "X-Forwarded-Proto": "https"})
     assert (worker["ip"], worker["protocol"]) == ("192.0.2.1", "https")
@@ -90,7 +90,7 @@ def test_a_process(start: Start, tmp_path: Path) -> None:
 
 
 def test_drain(start: Start) -> None:
-    server = start(SAMPLE, "--wsgi", "--drain", "10").ready()
+    server = start(SAMPLE, "--wsgi", "--drain-timeout", "10").ready()
     with ThreadPoolExecutor() as pool, server.connect() as idle:
         idle.sendall(GET)
         receive_answer(idle)
@@ -116,7 +116,7 @@ def test_drain(start: Start) -> None:
 
 
 def test_the_drain_ends_when_time_is_up(start: Start) -> None:
-    server = start(SAMPLE, "--wsgi", "--drain", "0").ready()
+    server = start(SAMPLE, "--wsgi", "--drain-timeout", "0").ready()
     client = server.client()
     client.request("GET", "/slow?seconds=60")
     server.logged("slow begins")
@@ -155,7 +155,7 @@ def test_a_worker_whose_master_was_killed_leaves(start: Start) -> None:
 
 
 def test_a_worker_whose_loop_hangs_is_replaced(start: Start) -> None:
-    server = start(SAMPLE, "--wsgi", "--watchdog", "1").ready()
+    server = start(SAMPLE, "--wsgi", "--watchdog-timeout", "1").ready()
     worker = server.get()["pid"]
     with server.connect() as connection:
         connection.sendall(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")

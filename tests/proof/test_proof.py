@@ -77,7 +77,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     started: list[Eyewall] = []
 
     def start(target: str = "testapp:make_app", release: str = "1.0.0", port: int = 0) -> Eyewall:
-        started.append(Eyewall(directory, target, "--release", release, "--drain", "10", port=port))
+        started.append(Eyewall(directory, target, "--release", release, "--drain-timeout", "10", port=port))
         return started[-1]
 
     yield start

@@ -86,7 +86,7 @@ def test_upstream_connections_are_kept_and_closed_by_nginx_before_the_drain_is_o
     upstream = http.block("upstream", "board")
     assert upstream.get("keepalive") == ["64"]
     assert upstream.get("keepalive_timeout") == ["1s"]
-    drain = re.search(r"--drain (\d+)", render("tornado_app/etc/supervisor/conf.d/program.conf.j2"))
+    drain = re.search(r"--drain-timeout (\d+)", render("tornado_app/etc/supervisor/conf.d/program.conf.j2"))
     assert drain
     assert int(drain[1]) > 4
 

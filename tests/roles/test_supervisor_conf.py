@@ -128,7 +128,7 @@ def test_the_runner_takes_the_command(tmp_path: Path, monkeypatch: pytest.Monkey
     assert given.port == 8000
     assert given.debug is True
     assert (given.autoreload, given.static_hash_cache, given.serve_traceback) == (False, True, None)
-    assert given.drain == 12
+    assert given.drain_timeout == 12
     assert given.trusted == ["127.0.0.1", "10.0.0.0/8"]
     assert given.release == "1.0.0+0badcafe"
     assert given.open_files == 50000
@@ -198,7 +198,7 @@ def test_a_process_off_the_air_is_started_once_and_never_at_boot(tmp_path: Path)
     assert proof.autostart is False
     assert proof.autorestart is False
     assert (proof.startretries, proof.startsecs) == (0, 0)
-    drain = shlex.split(proof.command)[shlex.split(proof.command).index("--drain") + 1]
+    drain = shlex.split(proof.command)[shlex.split(proof.command).index("--drain-timeout") + 1]
     assert int(drain) < proof.stopwaitsecs < 10, "the smoke test waits so long for it to leave"
 
 

@@ -82,14 +82,14 @@ def make_parser() -> argparse.ArgumentParser:
         f"X-Forwarded-Proto and X-Request-Id are believed; repeatable (default: {', '.join(LOOPBACK)})",
     )
     add(
-        "--drain",
+        "--drain-timeout",
         type=_seconds,
         default=30.0,
         metavar="SECONDS",
         help="how long connections may take to end after SIGTERM (default: %(default)g)",
     )
     add(
-        "--watchdog",
+        "--watchdog-timeout",
         type=_seconds,
         default=30.0,
         metavar="SECONDS",

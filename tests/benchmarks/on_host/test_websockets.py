@@ -31,7 +31,16 @@ def start(port: int) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
     with ExitStack() as at_exit:
 
         def start() -> "subprocess.Popen[str]":
-            command = [sys.executable, "-m", "eyewall", "--port", str(port), "--drain", "4", "eyewall_sample:make_app"]
+            command = [
+                sys.executable,
+                "-m",
+                "eyewall",
+                "--port",
+                str(port),
+                "--drain-timeout",
+                "4",
+                "eyewall_sample:make_app",
+            ]
             process = at_exit.enter_context(
                 subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True)
             )

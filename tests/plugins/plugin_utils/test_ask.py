@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from support.product import plugin
 
-files, packages, service, account = (plugin("action", name) for name in ("files", "packages", "service", "account"))
+files, packages, service, account, refuse_foreign = (
+    plugin("action", name) for name in ("files", "packages", "service", "account", "refuse_foreign")
+)
 
 
 def is_well(command: str, expected: list[str]) -> bool:
@@ -32,6 +34,15 @@ def test_an_account() -> None:
 def test_packages() -> None:
     assert is_well(*packages.query(["dpkg", "coreutils"]))
     assert not is_well(*packages.query(["dpkg", "no-such-package"]))
+
+
+def test_a_claim(tmp_path: Path) -> None:
+    (tmp_path / "nginx.service.d").mkdir()
+    for claim in (f"{tmp_path}/nginx.service.d/eyewall.conf", f"{tmp_path}/*.service.d/eyewall.conf"):
+        (tmp_path / "nginx.service.d" / "eyewall.conf").unlink(missing_ok=True)
+        assert not is_well(*refuse_foreign.query(claim))
+        (tmp_path / "nginx.service.d" / "eyewall.conf").touch()
+        assert is_well(*refuse_foreign.query(claim))
 
 
 @pytest.mark.parametrize(
