@@ -227,7 +227,7 @@ class Comparison:
         for (case, subject), found in runs.items():
             self.add(case, subject, found[1:])
         for subject in subjects[1:]:
-            wanted = 1.0 if subject == "Ansistrano" else None
+            wanted = 0.85 if subject == "Ansistrano" else None
             self.results.add_ratio(DEPLOY, "Eyewall", subject, "time", wanted=wanted, better="less")
         python = (
             "sudo -u testapp /opt/testapp/current/release/venv/bin/python -c 'import tornado; print(tornado.version)'"

@@ -181,7 +181,7 @@ def test_what_is_proved_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     own = {
         "address": f"unix:{tmp_path}/sockets/{off_air.name}.http",
         "admin": tmp_path / "sockets" / f"{off_air.name}-9100.sock",
-        "drain": 1.0,
+        "drain_timeout": 1.0,
     }
     served = command_of(serving, monkeypatch)
     assert served["generation"] == on_air.name
