@@ -197,6 +197,6 @@ def end(
     if message is None and result["changed"] and not check:
         try:
             result["removed"] = prune(root, Path(params["logs"]), params["keep"])
-        except Failure as failure:
+        except (Failure, OSError) as failure:
             warn(f"{socket.gethostname()}: what nobody goes back to was not removed: {failure}")
     return result

@@ -35,7 +35,11 @@ def pack(name: str) -> None:
 
 def pack_beside(names: Iterable[str]) -> None:
     """Pack modules in another process, in the order of their tasks. What it has not packed in time, Ansible packs itself."""
-    if os.fork():
+    try:
+        other = os.fork()
+    except OSError:  # no process or no memory is left for it
+        return
+    if other:
         return
     try:
         for name in names:

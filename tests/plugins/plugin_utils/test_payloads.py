@@ -44,3 +44,12 @@ def test_a_run_that_has_ended_gets_no_directory_again(tmp_path: Path, monkeypatc
     payloads.pack_beside(NAMES)
     assert os.waitpid(-1, 0)[1] == 0
     assert not (tmp_path / "ended").exists()
+
+
+def test_no_process_for_it_is_no_reason_to_fail(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "fork", full)
+    payloads.pack_beside(NAMES)
+    assert not kept.exists()
