@@ -24,8 +24,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def sentence(self, rule: dict[str, Any]) -> str:
         """What is wrong with a value."""
-        value = self._templar.template(
-            trust_as_template("{{ lookup('ansible.builtin.vars', '" + rule["name"] + "') }}")
-        )
-        got = "" if rule.get("secret") else f"got '{value}'; "
-        return f"{rule['name']}: {got}expected {rule['expected']}."
+        if rule.get("secret"):
+            return f"{rule['name']}: expected {rule['expected']}."
+        lookup = "{{ lookup('ansible.builtin.vars', '" + rule["name"] + "') }}"
+        value = self._templar.template(trust_as_template(lookup))
+        return f"{rule['name']}: got '{value}'; expected {rule['expected']}."

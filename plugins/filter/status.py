@@ -302,18 +302,24 @@ def subject(told: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
     return results["tornado_app_name"], results["tornado_app_plan"]["verb"], results["tornado_app_plan"]["release"]
 
 
+def locking(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the step registered that takes the lock: of a deploy, or of a rollback."""
+    return result_of(results, STAGED) or result_of(results, TESTED)
+
+
 def begun(results: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the lock says that a host gave to this run; empty for none."""
-    taken: Mapping[str, Any] = (result_of(results, STAGED) or result_of(results, TESTED)).get("begun") or {}
+    taken: Mapping[str, Any] = locking(results).get("begun") or {}
     return taken
 
 
 def runs_now(results: Mapping[str, Any], release: str) -> str:
     """What a host runs after a deploy of `release` that failed somewhere."""
-    staged, move, back = (result_of(results, f"__tornado_app_{step}") for step in ("staged", "move", "back"))
+    move, back = (result_of(results, f"__tornado_app_{step}") for step in ("move", "back"))
     taken = begun(results)
     if not taken:
-        return "did not answer; what runs was not touched" if staged.get("unreachable") else "was not touched"
+        unreachable = locking(results).get("unreachable")
+        return "did not answer; what runs was not touched" if unreachable else "was not touched"
     old = taken["from_release"]
     moved = move and (went_wrong(move) or move["changed"])
     if not moved and not went_wrong(back) and not back.get("changed"):

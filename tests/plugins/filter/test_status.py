@@ -127,6 +127,7 @@ REFUSED = {"changed": False, "failed": True, "msg": "bob@ci holds this host.", "
         ({"begun": REFUSED, "staged": {}}, "was not touched"),
         ({"staged": REFUSED}, "was not touched"),
         ({"staged": UNREACHABLE}, "did not answer; what runs was not touched"),
+        ({"staged": SKIPPED, "tested": UNREACHABLE}, "did not answer; what runs was not touched"),
         ({"staged": FIRST}, "nothing runs there yet"),
         ({"staged": FIRST, "move": DONE, "back": SKIPPED}, "nothing to go back to"),
         ({"staged": FIRST, "move": FAILED}, "nothing to go back to"),
