@@ -9,8 +9,9 @@ FOR_CONTAINERS := podman runc netavark aardvark-dns iptables mmdebstrap openssh-
 FOR_QUICK_TESTS := haproxy openssl
 FOR_MACHINES := qemu-system-x86 e2fsprogs
 FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver libnss3-tools valgrind
-# the longest first, for two run side by side
-SCENARIOS := faults fleet default tls modes apps
+# the longest first, for some run side by side
+SCENARIOS := faults fleet default modes tls apps
+LANES := 3
 DEPLOYS := 20
 MOMENTS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
@@ -111,18 +112,18 @@ ONCE_MORE = { echo "What failed, once more and alone:"; python -m pytest -q --la
 .PHONY: quick-tests
 quick-tests: tools
 	@scripts/system-packages $(FOR_QUICK_TESTS)
-	python -m pytest -q -n 4 --dist loadfile -m 'not slow' || $(ONCE_MORE)
+	python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m 'not slow' || $(ONCE_MORE)
 
 .PHONY: tests
 tests: tools ## Run every test without a container, the page in a real browser among them
 	@scripts/system-packages $(FOR_TESTS)
-	python -m pytest -q -n 3 --dist loadfile || $(ONCE_MORE)
+	python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder || $(ONCE_MORE)
 
 .PHONY: molecule
-molecule: tools packages-containers ## Run molecule's scenarios on containers, two at a time
-	@# images, network and key once, before two scenarios would make them at the same time
+molecule: tools packages-containers ## Run molecule's scenarios on containers, some at a time
+	@# images, network and key once, before several scenarios would make them at the same time
 	molecule create --scenario-name default
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target $(SCENARIOS:%=scenario-%)
+	@$(MAKE) --no-print-directory --jobs=$(LANES) --keep-going --output-sync=target $(SCENARIOS:%=scenario-%)
 
 .PHONY: $(SCENARIOS:%=scenario-%)
 $(SCENARIOS:%=scenario-%): scenario-%:

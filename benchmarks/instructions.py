@@ -21,7 +21,7 @@ from one_server import BROWSER, Hello, exceeds, parse, request, running
 from tornado.web import Application, RequestHandler
 
 HERE = Path(__file__).resolve()
-WARM, COUNTED = 300, 500
+WARM, COUNTED = 120, 200
 JSON = json.dumps({"items": [{"id": number, "name": f"number {number}"} for number in range(30)]})[:1020].encode()
 
 

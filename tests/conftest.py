@@ -44,15 +44,6 @@ def open_path() -> Iterator[Path]:
 BACKGROUND = "test_playbooks.py"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of what is made in the background after this directory's others."""
-    ours = [number for number, item in enumerate(items) if Path(__file__).parent in item.path.parents]
-    for number, item in zip(
-        ours, sorted((items[n] for n in ours), key=lambda i: i.path.name == BACKGROUND), strict=True
-    ):
-        items[number] = item
-
-
 @pytest.fixture(scope="session", autouse=True)
 def runs(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], Any]]:
     """Give what Ansible says of each playbook and inventory, asked from the first test on where a test wants it."""

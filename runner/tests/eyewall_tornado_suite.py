@@ -1,11 +1,14 @@
-"""Runs the installed Tornado's own tests over a server, and writes the outcome of each as JSON.
+"""Runs those of the installed Tornado's own tests that start an HTTP server, over a server, and writes each outcome as JSON.
 
 python eyewall_tornado_suite.py bare|eyewall|tornado asyncio|uvloop [module …]
 """
 
 import asyncio
+import importlib
+import inspect
 import json
 import logging
+import re
 import sys
 import unittest
 import warnings
@@ -15,6 +18,15 @@ from tornado.httpserver import HTTPServer
 from tornado.test.runtests import TEST_MODULES
 
 DOCTESTS = ".doctests"
+# What starts a server of HTTP, by itself or through Tornado's base classes
+STARTS_A_SERVER = re.compile(r"\bHTTPServer\b|\bAsyncHTTPS?TestCase|\.listen\(")
+
+
+def starts_a_server(name: str) -> bool:
+    """Is it a module of tests on which another server can have an influence?"""
+    return not name.endswith(DOCTESTS) and bool(
+        STARTS_A_SERVER.search(inspect.getsource(importlib.import_module(name)))
+    )
 
 
 class Outcomes(unittest.TestResult):
@@ -56,7 +68,7 @@ def main() -> None:
         from eyewall.server import Server  # noqa: PLC0415
 
         HTTPServer.configure(Server, core=server, limits=Limits(0, 0))
-    names = modules or [name for name in TEST_MODULES if not name.endswith(DOCTESTS)]
+    names = modules or list(filter(starts_a_server, TEST_MODULES))
     outcomes = Outcomes()
     unittest.TestLoader().loadTestsFromNames(names).run(outcomes)
     json.dump(outcomes.outcomes, sys.stdout)

@@ -15,7 +15,7 @@ from support.fleet import Fleet, Run, ask
 from support.waiting import until
 
 # `DEPLOYS=20 molecule test -s apps` for more
-DEPLOYS = int(os.environ.get("DEPLOYS", "2"))
+DEPLOYS = int(os.environ.get("DEPLOYS", "1"))
 PARTS = "md5sum /etc/nginx/eyewall-app-%s.conf"
 
 

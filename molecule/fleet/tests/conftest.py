@@ -163,8 +163,6 @@ def deploy(
         **new,
         "tornado_app_settings": {"TESTAPP_COLOUR": "red"},
         "tornado_app_secrets": {"TESTAPP_SECRET": FIRST_SECRET},
-        # what is slow here takes 2 s, and WebSockets have half of it
-        "tornado_app_drain_timeout": 6,
     }
     before = look(fleet)
     with Traffic(fleet.doors, RATE) as traffic:
