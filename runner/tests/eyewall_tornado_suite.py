@@ -23,7 +23,7 @@ STARTS_A_SERVER = re.compile(r"\bHTTPServer\b|\bAsyncHTTPS?TestCase|\.listen\(")
 
 
 def starts_a_server(name: str) -> bool:
-    """Is it a module of tests on which another server can have an influence?"""
+    """Say whether another server can have an influence on a module of tests."""
     return not name.endswith(DOCTESTS) and bool(
         STARTS_A_SERVER.search(inspect.getsource(importlib.import_module(name)))
     )

@@ -180,6 +180,7 @@ def test_a_successor_that_cannot_load_disturbs_nobody(start: Start) -> None:
     assert old.status()["pid"] == old.process.pid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--wsgi"]])
 def test_an_orphan_serves_until_its_successor_is_there(start: Start, tmp_path: Path, options: list[str]) -> None:
     port = free_port()
@@ -214,6 +215,7 @@ def test_an_orphan_serves_until_its_successor_is_there(start: Start, tmp_path: P
             os.kill(orphan, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_process_with_its_parent_stays_when_another_takes_the_path(start: Start) -> None:
     old = start().ready()
     start(SAMPLE, port=old.port).ready()
@@ -222,6 +224,7 @@ def test_a_process_with_its_parent_stays_when_another_takes_the_path(start: Star
     assert "drain" not in old.log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--wsgi"], ["--processes", "2"]])
 def test_a_socket_that_was_removed_with_its_directory_is_made_again(
     start: Start, tmp_path: Path, options: list[str]

@@ -68,6 +68,7 @@ def test_of_an_endless_stack_both_ends_are_shown() -> None:
     assert text.count('  File "') < 2500
 
 
+@pytest.mark.slow
 def test_c_code_that_holds_the_gil() -> None:
     """No thread of Python's has its turn then; the last resort needs none."""
     for way, status, text in blocked(0.5, 1, "uvloop", *eyewall_blocked.HOLD_THE_GIL):
@@ -75,6 +76,7 @@ def test_c_code_that_holds_the_gil() -> None:
         assert f"in {way}\n" in text, (way, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_turn_that_is_long_and_moves_lives(loop: str) -> None:
     """One turn of six times the watchdog's seconds. One callback of that time is the test above."""
@@ -82,12 +84,14 @@ def test_a_turn_that_is_long_and_moves_lives(loop: str) -> None:
         assert (status, "it moved" in text) == (0, True), (way, text)
 
 
+@pytest.mark.slow
 def test_a_loop_that_turns_lives(start: Start) -> None:
     server = start(SAMPLE, "--watchdog-timeout", "1").ready()
     time.sleep(2.5)
     assert server.get()["pid"] == server.process.pid
 
 
+@pytest.mark.slow
 def test_0_turns_it_off(start: Start) -> None:
     server = start(SAMPLE, "--watchdog-timeout", "0").ready()
     with server.connect() as connection:

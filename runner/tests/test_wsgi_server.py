@@ -89,6 +89,7 @@ def test_a_process(start: Start, tmp_path: Path) -> None:
     assert f" ERROR {server.port} - gunicorn.error: Worker (pid:{worker['pid']}) was sent SIGKILL!" in server.log
 
 
+@pytest.mark.slow
 def test_drain(start: Start) -> None:
     server = start(SAMPLE, "--wsgi", "--drain-timeout", "10").ready()
     with ThreadPoolExecutor() as pool, server.connect() as idle:
@@ -115,6 +116,7 @@ def test_drain(start: Start) -> None:
     assert server.wait() == 0
 
 
+@pytest.mark.slow
 def test_the_drain_ends_when_time_is_up(start: Start) -> None:
     server = start(SAMPLE, "--wsgi", "--drain-timeout", "0").ready()
     client = server.client()
@@ -126,6 +128,7 @@ def test_the_drain_ends_when_time_is_up(start: Start) -> None:
     client.close()
 
 
+@pytest.mark.slow
 def test_handover(start: Start) -> None:
     old = start(SAMPLE, "--wsgi").ready()
     with Posters(old.port) as posters:
@@ -140,6 +143,7 @@ def test_handover(start: Start) -> None:
     assert len(first | set(posters.answered)) == 2
 
 
+@pytest.mark.slow
 def test_a_worker_whose_master_was_killed_leaves(start: Start) -> None:
     server = start(SAMPLE, "--wsgi").ready()
     client = server.client()
@@ -154,6 +158,7 @@ def test_a_worker_whose_master_was_killed_leaves(start: Start) -> None:
     server.logged("drain ends")
 
 
+@pytest.mark.slow
 def test_a_worker_whose_loop_hangs_is_replaced(start: Start) -> None:
     server = start(SAMPLE, "--wsgi", "--watchdog-timeout", "1").ready()
     worker = server.get()["pid"]
@@ -224,6 +229,7 @@ def test_a_foreign_program_on_the_port(tmp_path: Path) -> None:
         assert "taken by another program" in refused(tmp_path, "--port", str(other.getsockname()[1]), SAMPLE)
 
 
+@pytest.mark.slow
 def test_one_thread_and_a_peer_that_is_not_trusted(start: Start) -> None:
     server = start(SAMPLE, "--wsgi", "--threads", "1", "--trusted", "192.0.2.7").ready()
     seen = server.get(headers={"X-Real-Ip": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "on"})

@@ -132,6 +132,7 @@ class Killed(BaseException):
     """What a SIGKILL leaves behind: nothing is cleaned up."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["write", "give", "rename", "sync", "note"])
 @pytest.mark.parametrize("after", [False, True])
 def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(
@@ -212,6 +213,7 @@ def test_a_certificate_of_another_source_or_without_a_name_is_due(door: TLSDoor)
     assert "got no certificate with its key" in program.due(front.site, front.wanted, time.time())
 
 
+@pytest.mark.slow
 def test_a_failed_try_is_repeated_later_each_time(door: TLSDoor, monkeypatch: pytest.MonkeyPatch) -> None:
     front = acme_front(door)
     front.site.note(front.wanted, source="files")

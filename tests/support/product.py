@@ -66,7 +66,8 @@ BOARD = {
 
 
 def load_yaml(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    # libyaml's loader: PyYAML's own takes ten times as long
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
 
 
 def options_of(role: str) -> dict[str, dict[str, Any]]:
@@ -148,12 +149,23 @@ def evaluate(expression: str, **given: Any) -> Any:
     return templar.template(trust_as_template("{{ " + expression + " }}"))
 
 
+def evaluate_all(expressions: list[str], **given: Any) -> list[Any]:
+    """Return the values of Jinja expressions, in a fraction of the time that each by itself would take."""
+    found: list[Any] = evaluate("[" + ", ".join(f"({expression})" for expression in expressions) + "]", **given)
+    return found
+
+
 def render(template: str, **given: Any) -> str:
     """Return the text that Ansible writes for `role/path/below/templates.j2`."""
+    return _rendered(template, json.dumps(BOARD | given))
+
+
+@functools.cache
+def _rendered(template: str, given: str) -> str:
     role, path = template.split("/", 1)
     full = ROLES / role / "templates" / path
     assert full.is_file(), f"{full} is not there"
-    return str(evaluate(f"lookup('ansible.builtin.template', {str(full)!r})", **(BOARD | given)))
+    return str(evaluate(f"lookup('ansible.builtin.template', {str(full)!r})", **json.loads(given)))
 
 
 def nginx_conf(**given: Any) -> str:

@@ -15,9 +15,13 @@ def until(
     *,
     despite: tuple[type[Exception], ...] = (),
 ) -> Any:
-    """Wait until a condition is true, and return what made it so; an error of `despite` is not yet."""
+    """Wait until a condition is true, and return what made it so; an error of `despite` is not yet.
+
+    What takes long to ask is asked half of the time at most, for whatever is waited for needs the machine, too.
+    """
     deadline = time.monotonic() + seconds
     while True:
+        began = time.monotonic()
         try:
             last = condition()
         except despite as error:
@@ -25,8 +29,9 @@ def until(
         else:
             if last:
                 return last
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what or condition}; it was {last!r}"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < deadline, f"waited {seconds} s for {what or condition}; it was {last!r}"
+        time.sleep(max(0.02, now - began))
 
 
 async def until_async(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:

@@ -18,6 +18,7 @@ import pytest
 import testinfra
 import yaml
 from support import REPOSITORY
+from support.inside import inside
 from support.waiting import until
 
 INVENTORY = REPOSITORY / "molecule" / "inventory" / "default.yml"
@@ -196,7 +197,7 @@ def site(request: pytest.FixtureRequest) -> Site:
     group = inventory()
     container = f"{group['vars']['local_containers_name']}-{request.param}"
     port = int(group["hosts"][request.param]["local_containers_publish"][0].split(":")[1])
-    return Site(request.param, container, port, testinfra.get_host(f"podman://{container}"))
+    return Site(request.param, container, port, inside(container))
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,7 @@ def test_a_process_that_leaves_instead_of_draining_is_named(host: Host) -> None:
     host.is_at(new)
 
 
+@pytest.mark.slow
 def test_without_overlap_the_old_process_is_gone_before_the_new_one_starts(host: Host) -> None:
     """For programs with a state file; also on the way back. The poller sees the interruption, which is meant."""
     old = host.written("a", host.ports[:1], overlap=False)
@@ -321,6 +322,7 @@ def test_a_process_that_was_killed_is_started_by_the_same_command(host: Host) ->
 # ---- Failures ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("misbehaviour", "why", "line"),
     [
@@ -352,6 +354,7 @@ def test_a_generation_that_fails_leaves_the_old_one_on_every_port(
     host.is_at(old)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("misbehaviour", "comes_back"), [("exit after ready", False), ("exit once", True)], ids=["for good", "once"]
 )
@@ -375,6 +378,7 @@ def test_a_process_that_dies_within_min_ready_seconds_takes_over_no_port(
     host.is_at(old)
 
 
+@pytest.mark.slow
 def test_a_process_that_was_restarted_before_anybody_looked_is_noticed(host: Host) -> None:
     """The first port's process dies, and is back, while the second port's old one still drains."""
     first, second = host.ports[:2]

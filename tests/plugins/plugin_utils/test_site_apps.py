@@ -16,8 +16,9 @@ CHAT = {"source": "/src/chat", "command": ["chat"], "server_names": ["chat.examp
 
 def test_a_key_is_an_input_of_a_role() -> None:
     assert len(site_apps.schema()) > 40
+    options = {**options_of("tornado_app"), **options_of("nginx")}
     for key, variable in site_apps.variables_of_keys().items():
-        option = {**options_of("tornado_app"), **options_of("nginx")}[variable]
+        option = options[variable]
         assert site_apps.schema()[key] == option
         assert option.get("required") or variable in site_apps.defaults()
 
