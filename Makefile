@@ -121,8 +121,8 @@ tests: tools ## Run every test without a container, the page in a real browser a
 
 .PHONY: molecule
 molecule: tools packages-containers ## Run molecule's scenarios on containers, some at a time
-	@# images, network and key once, before several scenarios would make them at the same time
-	molecule create --scenario-name default
+	@# every image and the key once, before several scenarios would make them at the same time: `tls` has hosts of each kind
+	molecule create --scenario-name tls
 	@$(MAKE) --no-print-directory --jobs=$(LANES) --keep-going --output-sync=target $(SCENARIOS:%=scenario-%)
 
 .PHONY: $(SCENARIOS:%=scenario-%)
