@@ -13,7 +13,7 @@ from typing import Any
 from support import REPOSITORY
 from support.fleet import Fleet, Run
 
-RATE = 60.0  # quick requests per second
+RATE = 40.0  # quick requests per second
 NAME = "site.localhost"
 PORTS = {"lb1": (8180, 8280), "lb2": (8181, 8281), "lb3": (8184, 8284), "own": (8185, 8285)}
 SITE_CA = REPOSITORY / ".local" / "tls"

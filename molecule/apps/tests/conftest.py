@@ -7,7 +7,7 @@ import pytest
 from proof import Traffic
 from support.fleet import Fleet
 
-RATE = 60.0  # quick requests per second for each of the two
+RATE = 30.0  # quick requests per second for each of the two
 
 
 @pytest.fixture(scope="session")

@@ -92,8 +92,8 @@ class Traffic:
                         self.answers[json.loads(body)["pid"]] += 1
                     else:
                         self.lost.append(f"{response.status} {body[:100]!r}")
-                # some hundreds a second from all clients: enough to hit every moment, and the machine still works
-                time.sleep(0.004)
+                # some two hundred a second from all clients: enough to hit every moment, and the machine still works
+                time.sleep(0.015)
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,13 @@ class Site:
         )
 
 
+patiently = functools.partial(until, despite=(OSError, AssertionError, http.client.HTTPException))
+
+
 @pytest.fixture(scope="session", name="until")
 def until_fixture() -> Callable[..., Any]:
     """Wait for what a host says, also where it does not answer yet."""
-    return functools.partial(until, despite=(OSError, AssertionError, http.client.HTTPException))
+    return patiently
 
 
 @pytest.fixture(scope="session", name="open_files_limit")
@@ -215,5 +218,5 @@ def traffic(site: Site) -> Iterator[Callable[..., Traffic]]:
 
     yield make
     # the next test starts with a whole site
-    until(lambda: site.get("/whoami").status == 200)
-    until(lambda: all(process["state"] == "ready" for process in site.processes()))
+    patiently(lambda: site.get("/whoami").status == 200)
+    patiently(lambda: all(process["state"] == "ready" for process in site.processes()))

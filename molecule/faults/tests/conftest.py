@@ -10,7 +10,7 @@ from proof import Request, Traffic
 from support.fleet import Fleet, Run, Standing, ask
 from support.waiting import until
 
-RATE = 100.0  # quick requests per second: enough for each moment, and the machine still deploys
+RATE = 60.0  # quick requests per second: enough for each moment, and the machine still deploys
 # What a process that dies takes along, if it is inside: what must not be sent twice, and what was half answered.
 # Anything else nginx asks the next process for.
 INSIDE = {"POST kept", "POST new", "POST slow", "upload", "download", "WebSocket", "WebSocket message"}

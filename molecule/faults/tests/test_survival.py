@@ -86,7 +86,7 @@ def test_blocked_loop_leaves_its_stack_and_is_replaced(fleet, before, watched):
         watch.spare_inside("app1", deaths, at_once=60)
         until(lambda: len(fleet.processes("app1")) == 2, "two processes")
         watch.only(before["app1"].release)
-    after = until(lambda: fleet.stand("app1"), "a whole host")
+    after = fleet.settle("app1")
     (port,) = [port for port, pid in after.pids.items() if pid != before["app1"].pids[port]]
     log = fleet.sh("app1", "tail -n 100 /var/log/testapp/%s-%s.log", after.generation, port)
     assert "in post" in log

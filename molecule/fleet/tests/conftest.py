@@ -22,7 +22,7 @@ from support.fleet import Fleet, Run
 from support.fleet_steps import Middle, Step, assets, get, look
 from support.waiting import until
 
-RATE = 100.0  # quick requests per second through all doors: the machine has to deploy, too
+RATE = 60.0  # quick requests per second through all doors: the machine has to deploy, too
 PAUSE = 1.0  # traffic before and after
 # What holds the second host has this long to do it, while the first one's new processes are watched.
 HOLD = {"tornado_app_min_ready_seconds": 8}
