@@ -11,7 +11,7 @@ FOR_MACHINES := qemu-system-x86 e2fsprogs
 FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver libnss3-tools valgrind
 # the longest first, for some run side by side
 SCENARIOS := faults fleet default modes tls apps
-LANES := 3
+LANES := 2
 DEPLOYS := 20
 MOMENTS := 20
 PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
