@@ -26,8 +26,9 @@ OF_JSON = "Expecting value"  # what Python's json says, without the name of a fi
 
 def info_of(root: Path, capsys: pytest.CaptureFixture[str], sockets: Path | None = None) -> dict[str, Any]:
     module = load_module("app_info")
-    module.strangers = lambda *_: []  # type: ignore[attr-defined]
-    return run_module(module, capsys, root=str(root), sockets=str(sockets or root), user="board")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "strangers", lambda *_: [])
+        return run_module(module, capsys, root=str(root), sockets=str(sockets or root), user="board")
 
 
 @pytest.fixture

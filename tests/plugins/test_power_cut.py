@@ -58,14 +58,14 @@ def layout_of(disk: Disk) -> Any:
     return helper("layout").Layout(opt(disk))
 
 
-@pytest.fixture(autouse=True)
-def programs() -> Iterator[None]:
-    """Let the tests after these find the directory of supervisord's programs as it was."""
-    load_module("release")
-    module: Any = helper("root")
-    before = module.PROGRAMS
-    yield
-    module.PROGRAMS = before
+@pytest.fixture(scope="module", autouse=True)
+def what_is_replaced() -> Iterator[None]:
+    """Let the tests after these find modules as they were: what is replaced here is put back."""
+    release = load_module("release")
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((helper("root"), "PROGRAMS"), (helper("groups"), "supervisord"), (release, "sync")):
+            patch.setattr(module, name, getattr(module, name))
+        yield
 
 
 def deploy(disk: Disk, number: int) -> None:

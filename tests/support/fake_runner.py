@@ -1,8 +1,8 @@
 """A stand-in for the runner that starts in no time and misbehaves on demand.
 
 It takes the runner's command line. The settings file says what else it does: MISBEHAVE is one of
-`never ready`, `exit at start`, `exit after ready` (EXIT_AFTER seconds later), `exit once` (the same, and never
-again) and `ignore SIGTERM`, BAD_PORT the only port on which it does; ANSWERS a JSON object of statuses by path
+`never ready`, `exit at start`, `exit after ready` (EXIT_AFTER seconds later, or when the event EXIT_WHEN was), `exit once` (the
+same, and never again) and `ignore SIGTERM`, BAD_PORT the only port on which it does; ANSWERS a JSON object of statuses by path
 (200 for any other; 0 is no answer at all), DRAIN how many seconds it takes to leave (DRAIN_PORT the only port
 on which it takes any), ASKED what it does when it is asked to drain (`no`: it drains on its signal alone; `leaves`:
 at once, without a drain; else it drains, and waits for its signal), SAYS what its log has to say first, EVENTS the
@@ -90,10 +90,11 @@ def serve(listener: socket.socket, admin: socket.socket) -> None:  # noqa: PLR09
             asked.append(time.monotonic())
         return json.dumps({"state": state if state == "drained" or not asked else "draining", **WHO})
 
-    lifetime = float(SETTINGS.get("EXIT_AFTER", "0.3")) if MISBEHAVE == "exit after ready" else float("inf")
-    leave_at = time.monotonic() + lifetime
+    exits = MISBEHAVE == "exit after ready"
+    awaited = SETTINGS.get("EXIT_WHEN", "") if exits else ""
+    leave_at = time.monotonic() + (float(SETTINGS.get("EXIT_AFTER", "0.3")) if exits and not awaited else float("inf"))
     public = [listener]
-    while time.monotonic() < leave_at:
+    while time.monotonic() < leave_at and not (awaited and f"{awaited}\n" in EVENTS.read_text()):
         for ready in select.select([*public, admin], [], [], 0.02)[0]:
             connection, _ = ready.accept()
             if ready is listener:

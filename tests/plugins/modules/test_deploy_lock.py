@@ -430,7 +430,9 @@ def test_a_killed_run_is_succeeded_by_the_same_command_and_a_living_one_is_not(c
 # ---- What app_info reads of it ----
 
 
-def test_info_of_a_host(root: Path, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_of_a_host(
+    root: Path, call: Call, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = load_module("app_info")
     asked: list[str] = []
     lies: dict[str, Any] = {}
@@ -440,9 +442,8 @@ def test_info_of_a_host(root: Path, call: Call, capsys: pytest.CaptureFixture[st
         dead = "g0" in path or not Path(path).exists()
         return None if dead else {"state": "ready", "port": 8000, "generation": Path(path).name[:2]} | lies
 
-    module.ask = ask  # type: ignore[attr-defined]
-    module.strangers = lambda *_: []  # type: ignore[attr-defined]
-    module.states = lambda _: {}  # type: ignore[attr-defined]
+    for name, value in (("ask", ask), ("strangers", lambda *_: []), ("states", lambda _: {})):
+        monkeypatch.setattr(module, name, value)
     sockets = root.parent / "run"
     sockets.mkdir()
 
@@ -476,7 +477,7 @@ def test_info_of_a_host(root: Path, call: Call, capsys: pytest.CaptureFixture[st
     assert told["lock"] == lock_of(root)
 
 
-def test_processes_are_asked_side_by_side() -> None:
+def test_processes_are_asked_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     module = load_module("app_info")
     both = threading.Barrier(2, timeout=20)
 
@@ -484,7 +485,7 @@ def test_processes_are_asked_side_by_side() -> None:
         both.wait()
         return None
 
-    module.ask = ask  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "ask", ask)
     known = [{"name": "g1", "release": "1.0", "ports": [8000, 8001], "current": True}]
     assert [one["state"] for one in module.processes(known, Path("/run"))] == ["silent", "silent"]
 

@@ -382,8 +382,12 @@ def test_a_process_that_dies_within_min_ready_seconds_takes_over_no_port(
 def test_a_process_that_was_restarted_before_anybody_looked_is_noticed(host: Host) -> None:
     """The first port's process dies, and is back, while the second port's old one still drains."""
     first, second = host.ports[:2]
-    old = host.written("a", settings={"DRAIN": "1.2", "DRAIN_PORT": str(second)})
-    settings = {"MISBEHAVE": "exit once", "BAD_PORT": str(first), "EXIT_AFTER": "0.3"}
+    old = host.written("a", settings={"DRAIN": "3", "DRAIN_PORT": str(second)})
+    settings = {
+        "MISBEHAVE": "exit once",
+        "BAD_PORT": str(first),
+        "EXIT_WHEN": f"{old['generation']} {second} leaving",
+    }
     new = host.written("b", settings=settings)
     host.move(old)
     with pytest.raises(host.modules.groups.Failure, match=r"was ready, and ended \(supervisord: (RUNNING|STARTING)\)"):
