@@ -80,7 +80,7 @@ dev: tools ## Run app/ here in debug mode, without a container, and restart it a
 test: lint tests molecule ## Run every test: linters, pytest, and molecule with testinfra on containers
 
 .PHONY: check
-check: tools ## Run the linters and the quick tests, which need no container: some two minutes
+check: tools ## Run the linters and the quick tests, which need no container: two to four minutes
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick-tests
 
 .PHONY: lint
