@@ -9,12 +9,12 @@ FOR_CONTAINERS := podman runc netavark aardvark-dns iptables mmdebstrap openssh-
 FOR_QUICK_TESTS := haproxy openssl
 FOR_MACHINES := qemu-system-x86 e2fsprogs
 FOR_TESTS := $(FOR_QUICK_TESTS) chromium chromium-driver libnss3-tools valgrind
-# the longest first, for some run side by side
-SCENARIOS := faults fleet default modes tls apps
+# the longest first, for LANES of them run side by side
+SCENARIOS := faults fleet modes default tls apps
 LANES := 2
 DEPLOYS := 20
 MOMENTS := 20
-PYTHON_FILES := app plugins roles runner scripts tests molecule benchmarks examples
+PYTHON_FILES := conftest.py app plugins roles runner scripts tests molecule benchmarks examples
 PORT := 8888
 RELEASE = $(if $(APP),-e app=$(APP)) $(if $(VERSION),-e tornado_app_version=$(VERSION))
 DIR :=
@@ -120,7 +120,7 @@ tests: tools ## Run every test without a container, the page in a real browser a
 	python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder || $(ONCE_MORE)
 
 .PHONY: molecule
-molecule: tools packages-containers ## Run molecule's scenarios on containers, some at a time
+molecule: tools packages-containers ## Run molecule's scenarios on containers, two at a time; LANES=1 for one after the other
 	@# every image and the key once, before several scenarios would make them at the same time: `tls` has hosts of each kind
 	molecule create --scenario-name tls
 	@$(MAKE) --no-print-directory --jobs=$(LANES) --keep-going --output-sync=target $(SCENARIOS:%=scenario-%)

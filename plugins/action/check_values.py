@@ -24,8 +24,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def sentence(self, rule: dict[str, Any]) -> str:
         """What is wrong with a value."""
-        if rule.get("secret"):
-            return f"{rule['name']}: expected {rule['expected']}."
-        lookup = "{{ lookup('ansible.builtin.vars', '" + rule["name"] + "') }}"
-        value = self._templar.template(trust_as_template(lookup))
-        return f"{rule['name']}: got '{value}'; expected {rule['expected']}."
+        got = "" if rule.get("secret") else f"got '{self.value(rule['name'])}'; "
+        return f"{rule['name']}: {got}expected {rule['expected']}."
+
+    def value(self, name: str) -> Any:
+        """What a variable is on this host."""
+        return self._templar.template(trust_as_template("{{ lookup('ansible.builtin.vars', '" + name + "') }}"))

@@ -114,7 +114,6 @@ class Fleet:
         self.app = app
         self.inventory = REPOSITORY / "molecule" / "inventory" / f"{scenario}.yml"
         self.scratch = scratch
-        self._inside: dict[str, testinfra.host.Host] = {}
         content = yaml.safe_load(self.inventory.read_text(encoding="utf-8"))
         self.name: str = content["all"]["vars"]["local_containers_name"]
         hosts = {**content["balancers"].get("hosts", {}), **content["testapp"]["hosts"]}
@@ -163,7 +162,7 @@ class Fleet:
         return f"{self.name}-{host}"
 
     def host(self, host: str) -> testinfra.host.Host:
-        return self._inside.setdefault(host, inside(self.container(host)))
+        return inside(self.container(host))
 
     def sh(self, host: str, command: str, *arguments: object) -> str:
         """What a command prints on a host; each %s in it is an argument, quoted for the shell."""

@@ -21,6 +21,14 @@ def parent(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
+def started(pid: int) -> int | None:
+    """When a process began, in clock ticks since the machine did (starttime); None where it has ended."""
+    try:
+        return int(_stat(pid)[19])
+    except OSError:
+        return None
+
+
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far (utime, stime)."""
     return sum(map(int, _stat(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
